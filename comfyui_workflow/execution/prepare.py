@@ -49,6 +49,7 @@ def graph_for(
         at=datetime.now(),  # local time: times in file names are in the user's time zone
         choose=_random.choice,
         resolve_value=widget_value_resolver(request.seed_mode, _random.randint),
+        draw=_random.randint,
         remote_choices=remote_choices,
     )
     graph = resolve_graph(request, definitions, queueing, _random.randint)

@@ -2,15 +2,52 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
 
-WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "MARKDOWN", "COLOR"})
-BUTTON_TYPES = frozenset({"IMAGEUPLOAD", "AUDIOUPLOAD", "AUDIO_UI"})
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+AUTOGROW = "COMFY_AUTOGROW_V3"
+MATCH_TYPE = "COMFY_MATCHTYPE_V3"
+"""Dynamic types: an input that stands for several inputs, or whose type depends on the links of the node. See
+`dynamic_inputs.py`."""
+_DEFAULTS: Mapping[str, Any] = {
+    "INT": 0,
+    "FLOAT": 0,
+    "STRING": "",
+    "BOOLEAN": False,
+    "COMBO": None,
+    "MARKDOWN": "",
+    "TEXTAREA": "",
+    "COLOR": "#000000",
+    "COLORS": [],
+    "CURVE": {"points": [[0, 0], [1, 1]], "interpolation": "monotone_cubic"},
+    "RANGE": {"min": 0.0, "max": 1.0},
+    "BOUNDING_BOX": {"x": 0, "y": 0, "width": 512, "height": 512},
+    "BOUNDING_BOXES": [],
+    "IMAGECOMPARE": ["", ""],
+    "PAINTER": None,
+    "COMPOSITOR": {},
+    "CHART": {},
+    "GALLERIA": [],
+    "LIGHT_INFO_PREVIEW": [],
+    "LOAD_3D": "",
+    DYNAMIC_COMBO: None,
+}
+"""The types with a widget whose value is sent, and the values that they have in a new node of the editor if
+the class has no default."""
+_WITHOUT_OWN_DEFAULT = frozenset({"MARKDOWN", "IMAGECOMPARE", DYNAMIC_COMBO})
+"""The types whose widget ignores the default of the class."""
+BUTTON_TYPES = frozenset({"IMAGEUPLOAD", "AUDIOUPLOAD", "AUDIO_UI", "CAMERA_ANGLE_VIEW"})
 """Widgets whose values the editor saves with the other values, but never sends with a prompt."""
+_DISPLAY_TYPES = frozenset({"RESOLUTION_PREVIEW", "CAMERA_INFO_STATE"})
+"""Widgets whose values are neither saved nor sent."""
 BROWSER_TYPES = frozenset({"WEBCAM", "AUDIO_RECORD", "LOAD_3D", "LOAD_3D_ANIMATION"})
 """Widgets whose value the browser creates when the editor queues a prompt."""
+VIEWPORT = "viewport_state"
+"""Name of a 3D widget without which the class also runs: it only places the camera."""
+WIDGET_TYPES = frozenset(_DEFAULTS) | BUTTON_TYPES | _DISPLAY_TYPES | BROWSER_TYPES
 SEED_NAMES = frozenset({"seed", "noise_seed"})
 _UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload", "file_upload")
 
@@ -50,11 +87,12 @@ class InputDefinition:
     def is_widget(self) -> bool:
         """True if a person can set the value at the node itself. The input can still be linked."""
         kind = as_text(self.options.get("widgetType")) or self.type
-        return not self.is_forced and kind in WIDGET_TYPES | BROWSER_TYPES | BUTTON_TYPES
+        return not self.is_forced and kind in WIDGET_TYPES
 
     @property
     def is_button(self) -> bool:
-        return self.type in BUTTON_TYPES
+        """True if the widget has no value that is sent with a prompt."""
+        return self.type in BUTTON_TYPES | _DISPLAY_TYPES
 
     @property
     def is_text_box(self) -> bool:
@@ -63,7 +101,8 @@ class InputDefinition:
 
     @property
     def is_of_the_browser(self) -> bool:
-        return self.type in BROWSER_TYPES
+        """True if only a browser can make a value with which the class runs."""
+        return self.type in BROWSER_TYPES and self.name != VIEWPORT
 
     @property
     def is_file(self) -> bool:
@@ -84,9 +123,12 @@ class InputDefinition:
     def control_count(self) -> int:
         """Number of values that the editor saves after this one for "control after generate". A COMBO has
         two: the second is the filter for its choices."""
+        is_declared = bool(self.options.get("control_after_generate"))
         if self.type == "COMBO":
-            return 2 if self.options.get("control_after_generate") else 0
-        return 1 if self.type == "INT" and self.is_called_seed else 0
+            return 2 - bool(self.options.get("multi_select")) if is_declared else 0
+        if self.type == "INT":
+            return int(self.is_called_seed)
+        return int(is_declared and self.type == "FLOAT")
 
     @property
     def is_called_seed(self) -> bool:
@@ -96,22 +138,25 @@ class InputDefinition:
     @property
     def row_width(self) -> int:
         """Number of values that the editor saves for this input."""
+        if self.type == "IMAGECOMPARE" or self.type in _DISPLAY_TYPES:
+            return 0
+        if self.type == "BOUNDING_BOX":
+            return 5  # also its four numbers
         return 1 + self.control_count + bool(self.remote and self.remote.has_button)
 
     @property
     def default(self) -> Any:
         """The value in a new node of the editor; None if it has none."""
-        plain = {"MARKDOWN": "", "COLOR": "#000000"}.get(self.type)
-        if plain is not None:
-            return plain
-        if self.type == "COMBO" and self.options.get("multi_select"):
-            return []
-        if "default" in self.options:
-            default = self.options["default"]
-            return str(default) if self.type == "STRING" and isinstance(default, int | float) else default
+        default = self.options.get("default")
         if self.type == "COMBO":
-            return self.choices[0] if self.choices else None
-        return {"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False}.get(self.type)
+            return [] if self.options.get("multi_select") else default or self._first_choice
+        if default is None or self.type in _WITHOUT_OWN_DEFAULT:
+            return _DEFAULTS.get(self.type)
+        return str(default) if self.type == "STRING" and isinstance(default, int | float) else default
+
+    @property
+    def _first_choice(self) -> Any:
+        return self.choices[0] if self.choices else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +172,14 @@ class NodeDefinition:
     """False for old versions of ComfyUI, which do not send `input_order`."""
     module: str
     """Python module of the class: `nodes`, `comfy_extras.…`, `custom_nodes.…`."""
+
+    @cached_property
+    def sockets(self) -> tuple[InputDefinition, ...]:
+        return tuple(each for each in self.inputs if not each.is_widget)
+
+    @cached_property
+    def widgets(self) -> tuple[InputDefinition, ...]:
+        return tuple(each for each in self.inputs if each.is_widget)
 
     def input(self, name: str) -> InputDefinition | None:
         return next((each for each in self.inputs if each.name == name), None)
@@ -145,6 +198,18 @@ class Definitions:
             self._parsed[class_type] = _parse_node(class_type, raw) if isinstance(raw, dict) else None
         return self._parsed[class_type]
 
+    @cached_property
+    def have_dynamic_inputs(self) -> bool:
+        """True if a class has a dynamic combo: the instance has a ComfyUI and an editor of 2026 or newer."""
+        groups = [as_object(as_object(raw).get("input")) for raw in self.object_info.values()]
+        declared = [
+            each
+            for group in groups
+            for name in ("required", "optional")
+            for each in as_object(group.get(name)).values()
+        ]
+        return any(isinstance(each, list) and each[:1] == [DYNAMIC_COMBO] for each in declared)
+
     def __contains__(self, class_type: object) -> bool:
         return isinstance(self.object_info.get(class_type), dict)  # type: ignore[call-overload]
 
@@ -156,7 +221,7 @@ def _parse_node(class_type: str, raw: Mapping[str, Any]) -> NodeDefinition:
     return NodeDefinition(
         class_type=class_type,
         display_name=as_text(raw.get("display_name")) or class_type,
-        inputs=tuple(_parse_inputs(raw)),
+        inputs=tuple(parse_inputs(as_object(raw.get("input")), as_object(raw.get("input_order")))),
         outputs=tuple(_type_name(each) for each in as_list(raw.get("output"))),
         is_output=raw.get("output_node") is True,
         has_input_order=isinstance(raw.get("input_order"), dict),
@@ -164,16 +229,18 @@ def _parse_node(class_type: str, raw: Mapping[str, Any]) -> NodeDefinition:
     )
 
 
-def _parse_inputs(raw: Mapping[str, Any]) -> Iterator[InputDefinition]:
-    """Parses both groups of inputs. An input in both groups is required, with the optional declaration."""
+def parse_inputs(
+    groups: Mapping[str, Any], order: Mapping[str, Any], prefix: str = ""
+) -> Iterator[InputDefinition]:
+    """Parses both groups of inputs, `required` and `optional`. An input in both groups is required, with the
+    optional declaration. `prefix` is put before each name."""
     parsed: dict[str, InputDefinition] = {}
     for group in ("required", "optional"):
-        declared = as_object(as_object(raw.get("input")).get(group))
-        raw_order = as_list(as_object(raw.get("input_order")).get(group))
-        order = [name for name in raw_order if isinstance(name, str) and name in declared]
-        for name in dict.fromkeys([*order, *declared]):
+        declared = as_object(groups.get(group))
+        first = [name for name in as_list(order.get(group)) if isinstance(name, str) and name in declared]
+        for name in dict.fromkeys([*first, *declared]):
             is_required = group == "required" or name in parsed
-            parsed[name] = _parse_input(name, declared[name], is_required=is_required)
+            parsed[name] = _parse_input(prefix + name, declared[name], is_required=is_required)
     return iter(parsed.values())
 
 

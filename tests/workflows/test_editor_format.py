@@ -110,10 +110,21 @@ def test_every_other_mode_runs(mode: Any) -> None:
     assert inputs_of(file({**MAKE, "mode": mode}), CLASSES) == {"1": {"w": 8}}
 
 
+OLD: Any = {"extra": {"frontendVersion": "1.27.10"}}
+"""The part of a file that says which editor saved it."""
+
+
 def test_what_is_linked_to_a_muted_node_has_neither_link_nor_value() -> None:
     muted = node(1, "Number", [7], mode=2)
     linked = node(9, "Show", [5], inputs=[socket("n", 1, "INT", widget=True)])
-    assert inputs_of(file(muted, linked, links=[(1, 1, 0, 9, 0)]), CLASSES) == {"9": {}}
+    old = file(muted, linked, links=[(1, 1, 0, 9, 0)], **OLD)
+    assert inputs_of(old, CLASSES) == {"9": {}}
+
+
+def test_a_widget_keeps_its_value_if_its_source_is_muted() -> None:
+    muted = node(1, "Number", [7], mode=2)
+    linked = node(9, "Show", [5], inputs=[socket("n", 1, "INT", widget=True)])
+    assert inputs_of(file(muted, linked, links=[(1, 1, 0, 9, 0)]), CLASSES) == {"9": {"n": 5}}
 
 
 def test_notes_do_not_run() -> None:
@@ -203,7 +214,9 @@ def reroute(node_id: int, link: int | None, **other: Any) -> Any:
 def test_reroutes_are_passed_whatever_their_mode(mode: int) -> None:
     chain = [reroute(2, 2, mode=mode), reroute(3, 3, mode=mode)]
     links = [(1, 3, 0, 9, 0), (3, 2, 0, 3, 0), (2, 1, 1, 2, 0)]
-    assert inputs_of(file(MAKE, *chain, show(), links=links), CLASSES)["9"]["images"] == ["1", 1]
+    assert inputs_of(file(MAKE, *chain, show(), links=links, **OLD), CLASSES)["9"]["images"] == ["1", 1]
+    newest = inputs_of(file(MAKE, *chain, show(), links=links), CLASSES)["9"]
+    assert newest.get("images") == (None if mode == 2 else ["1", 1])
 
 
 def test_the_type_asked_for_is_the_targets_through_reroutes() -> None:
@@ -345,10 +358,11 @@ def test_remote_choices_that_are_taken_at_every_refresh() -> None:
 
 
 def test_classes_that_are_not_there_are_exported_as_far_as_the_file_tells() -> None:
-    unknown = node(5, "Gone", [1, 2], inputs=[socket("x", 1)], title="Lost")
+    of_a_class = {"Node name for S&R": "Gone"}
+    unknown = node(5, "Gone", [1, 2], inputs=[socket("x", 1)], title="Lost", properties=of_a_class)
     found = graph_of(file(MAKE, unknown, links=[(1, 1, 0, 5, 0)]), CLASSES)
     assert found["5"] == {"class_type": "Gone", "inputs": {"x": ["1", 0]}, "_meta": {"title": "Lost"}}
-    named = node(5, "Gone", {"a": 1, "b": ["7", 0]})
+    named = node(5, "Gone", {"a": 1, "b": ["7", 0]}, properties=of_a_class)
     assert inputs_of(file(named), CLASSES) == {"5": {"a": 1, "b": {"__value__": ["7", 0]}}}
     bypassed = node(5, "Gone", mode=4, inputs=[socket("x", 2, "IMAGE")], outputs=[{"type": "IMAGE"}])
     found = inputs_of(file(MAKE, bypassed, show(), links=[(1, 5, 0, 9, 0), (2, 1, 0, 5, 0)]), CLASSES)

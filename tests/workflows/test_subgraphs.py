@@ -17,6 +17,8 @@ CLASSES = {
     "Number": class_of({"value": ["INT", {}]}, output=["INT"]),
     "Prompt": class_of({"t": ["STRING", {"dynamicPrompts": True}], "b": ["STRING", {"multiline": True}]}),
 }
+SHOWN = {**CLASSES, "Show": {**CLASSES["Show"], "output_node": True}, "KSampler": class_of()}
+OLD: Any = {"extra": {"frontendVersion": "1.27.10"}}
 MAKE = node(1, "Make", [8])
 SHOW = node(9, "Show", [5], inputs=[socket("images", 9, "IMAGE")])
 
@@ -101,10 +103,12 @@ def test_a_widget_shown_outside_may_be_linked_there() -> None:
     ],
 )
 def test_what_gives_a_shown_widget_nothing_leaves_its_value_there(source: Any, number: Any) -> None:
-    """A muted source is different: the input then has no value."""
+    """A muted source is different: the input then has no value. In newer editors, the value outside counts
+    only where nothing is linked to it."""
     linked = instance(values=[7, "a"], inputs=[socket("number", 5, "INT", widget=True)])
-    found = inputs_of(around(source, linked, links=[(5, 4, 0, 2, 1)]), CLASSES)
-    assert found["2:5"].get("n") == number
+    whole = around(source, linked, links=[(5, 4, 0, 2, 1)])
+    assert inputs_of({**whole, **OLD}, CLASSES)["2:5"].get("n") == number
+    assert inputs_of(whole, CLASSES)["2:5"].get("n") == 30
 
 
 def test_shown_texts_are_queued_as_they_are_but_shown_as_text() -> None:
@@ -170,9 +174,9 @@ def test_of_subgraphs_in_each_other_the_outermost_value_counts(
 
 
 @pytest.mark.parametrize("level", ["outer", "inner"])
-def test_a_bypassed_subgraph_runs_inside_and_is_passed_by(level: str) -> None:
+def test_in_older_editors_a_bypassed_subgraph_runs_inside_and_is_passed_by(level: str) -> None:
     if level == "outer":
-        found = inputs_of(around(instance(values=[7, "a"], mode=4)), CLASSES)
+        found = inputs_of({**around(instance(values=[7, "a"], mode=4)), **OLD}, SHOWN)
         assert "2:5" in found
     else:
         one, outer = nested(outer_row=[1, "o"], inner_row=None, mode=4)
@@ -181,12 +185,54 @@ def test_a_bypassed_subgraph_runs_inside_and_is_passed_by(level: str) -> None:
     assert found["9"]["images"] == ["1", 0]
 
 
-def test_a_muted_subgraph_is_muted_by_the_nodes_inside() -> None:
-    found = inputs_of(around(instance(values=[7, "a"], mode=2)), CLASSES)
+def test_in_older_editors_a_muted_subgraph_is_muted_by_the_nodes_inside() -> None:
+    found = inputs_of({**around(instance(values=[7, "a"], mode=2)), **OLD}, CLASSES)
     assert found["9"]["images"] == ["2:5", 0]
-    found = inputs_of(around(instance(mode=2), subgraphs=[turning(inner_mode=2)]), CLASSES)
+    found = inputs_of({**around(instance(mode=2), subgraphs=[turning(inner_mode=2)]), **OLD}, CLASSES)
     assert set(found) == {"1", "9"}
     assert "images" not in found["9"]
+
+
+@pytest.mark.parametrize(("mode", "images"), [(2, None), (4, ["1", 0])])
+@pytest.mark.parametrize("version", ["1.40.0", "1.58.1", "2.0", None, 7, "new"])
+def test_a_subgraph_that_is_switched_off_takes_its_nodes_with_it(
+    mode: int, images: Any, version: Any
+) -> None:
+    told = {} if version is None else {"extra": {"frontendVersion": version}}
+    found = inputs_of({**around(instance(values=[7, "a"], mode=mode)), **told}, CLASSES)
+    assert set(found) == {"1", "9"}
+    assert found["9"].get("images") == images
+
+
+@pytest.mark.parametrize(("version", "runs"), [("1.27.10", True), ("1.39.19", True), ("1.40.0", False)])
+def test_the_version_of_the_file_decides_if_an_output_in_a_muted_subgraph_runs(
+    version: str, runs: bool
+) -> None:
+    saving = subgraph(
+        "S",
+        node(5, "Show", [5], inputs=[socket("images", 1, "IMAGE")]),
+        links=[(1, -10, 0, 5, 0)],
+        inputs=[("image", "IMAGE", 1)],
+    )
+    muted = {**around(instance(mode=2), subgraphs=[saving]), "extra": {"frontendVersion": version}}
+    muted["links"] = muted["links"][:1]
+    muted["nodes"] = muted["nodes"][:-1]
+    dynamic = {"D": class_of({"d": ["COMFY_DYNAMICCOMBO_V3", {"options": []}]}), "KSampler": class_of()}
+    for classes in ({**CLASSES, "KSampler": class_of()}, {**SHOWN, **dynamic}):
+        assert ("2:5" in inputs_of(muted, classes)) == runs
+
+
+def test_a_file_without_a_version_goes_by_the_age_of_the_instance() -> None:
+    whole = around(instance(values=[7, "a"], mode=2))
+    assert "2:5" in inputs_of(whole, {**CLASSES, "KSampler": class_of()})
+    dynamic = class_of({"d": ["COMFY_DYNAMICCOMBO_V3", {"options": []}]})
+    assert "2:5" not in inputs_of(whole, {**CLASSES, "KSampler": class_of(), "D": dynamic})
+
+
+def test_what_no_output_needs_in_a_muted_subgraph_is_left_out_on_a_new_instance() -> None:
+    bypassed = {**around(instance(values=[7, "a"], mode=4)), **OLD}
+    dynamic = class_of({"d": ["COMFY_DYNAMICCOMBO_V3", {"options": []}]})
+    assert set(inputs_of(bypassed, {**SHOWN, "D": dynamic})) == {"1", "9"}
 
 
 def test_a_bypassed_node_inside_is_passed_out_of_the_subgraph() -> None:
@@ -267,7 +313,9 @@ def test_titles_and_names_of_files_inside() -> None:
 
 
 def test_a_type_without_a_definition_is_a_class_that_is_not_there() -> None:
-    assert graph_of(file(node(2, "no-such-subgraph")), CLASSES)["2"]["class_type"] == "no-such-subgraph"
+    lost = node(2, "no-such-subgraph", outputs=[{"type": "IMAGE"}])
+    found = graph_of(file(lost, SHOW, links=[(9, 2, 0, 9, 0)]), CLASSES)
+    assert found["2"]["class_type"] == "no-such-subgraph"
 
 
 def test_a_definition_that_nothing_stands_for_does_no_harm() -> None:

@@ -13,13 +13,15 @@ from functools import cached_property
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.workflows.editor.browser_nodes import is_browser_node
+from comfyui_workflow.workflows.editor.everywhere_links import with_everywhere_links
 from comfyui_workflow.workflows.editor.file import (
     NAMED_BY_PREFIX,
     EditorNode,
     Mode,
     read_editor_file,
 )
-from comfyui_workflow.workflows.editor.links import VIRTUAL_TYPES, Constant, LinkResolver, Source
+from comfyui_workflow.workflows.editor.links import Constant, LinkResolver, Source
 from comfyui_workflow.workflows.editor.named_widgets import named_values
 from comfyui_workflow.workflows.editor.number_widgets import number_in_range
 from comfyui_workflow.workflows.editor.prompt_text import (
@@ -27,14 +29,18 @@ from comfyui_workflow.workflows.editor.prompt_text import (
     dynamic_prompt,
     with_replacements,
 )
+from comfyui_workflow.workflows.editor.rules import rules_for
 from comfyui_workflow.workflows.editor.scope import Scope
+from comfyui_workflow.workflows.editor.special_seeds import Draw, with_drawn_seed
+from comfyui_workflow.workflows.editor.undeclared_inputs import is_withheld, undeclared_inputs
 from comfyui_workflow.workflows.editor.widget_values import (
     WidgetValue,
     as_displayed,
     javascript_text,
     widget_values,
 )
-from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.graph import closure, sources
+from comfyui_workflow.workflows.node_definitions import Definitions, NodeDefinition
 
 PREFIX = "filename_prefix"
 MOST_LETTERS = 50_000_000
@@ -51,6 +57,9 @@ class QueueContext:
     """Selects one of the choices of a dynamic prompt."""
     resolve_value: Callable[[WidgetValue], Any] = lambda widget: widget.value
     """Returns the value with which a widget is queued: its own, or a changed seed."""
+    draw: Draw | None = None
+    """Returns a random whole number between two, both included. None if the workflow is not queued now: then
+    seeds that a browser would draw stay as they are."""
     remote_choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """The responses of the routes from which widgets get their choices; the keys are the routes."""
 
@@ -68,9 +77,12 @@ class _Conversion:
     def __init__(self, workflow: object, definitions: Definitions, queueing: QueueContext) -> None:
         self._definitions = definitions
         self._queueing = queueing
-        self._links = LinkResolver(read_editor_file(workflow), definitions)
+        file = with_everywhere_links(read_editor_file(workflow))
+        self._rules = rules_for(file.version, definitions)
+        self._links = LinkResolver(file, definitions, self._rules)
         self._scopes = self._links.scopes()
         self._nodes = [(scope, node) for scope in self._scopes for node in scope.graph.nodes.values()]
+        self._unneeded = self._links.unneeded_nodes()
 
     def graph(self) -> dict[str, Any]:
         exported: dict[str, Any] = {}
@@ -83,6 +95,8 @@ class _Conversion:
                 raise InvalidGraph(
                     f"The subgraphs of the workflow have too much text: more than {MOST_LETTERS} characters"
                 )
+        if self._rules.leaves_out_unneeded:
+            self._leave_out_unneeded(exported)
         for node in exported.values():  # an input that is linked to a muted node gets no value
             kept = {
                 name: value for name, value in node["inputs"].items() if not _is_dangling(value, exported)
@@ -90,34 +104,65 @@ class _Conversion:
             node["inputs"] = kept
         return exported
 
+    def _leave_out_unneeded(self, exported: dict[str, Any]) -> None:
+        """Removes the nodes in muted and bypassed subgraphs of which no output needs the result."""
+        muted = {scope.id_of(node) for scope, node in self._nodes if scope.is_muted}
+        needed_from = [
+            node_id for node_id in exported if node_id not in muted or self._is_output(exported, node_id)
+        ]
+        needed = closure(
+            needed_from, lambda node_id: sources(exported, node_id) if node_id in exported else ()
+        )
+        for node_id in muted - needed:
+            exported.pop(node_id, None)
+
+    def _is_output(self, exported: Mapping[str, Any], node_id: str) -> bool:
+        definition = self._definitions.get(exported[node_id]["class_type"])
+        return definition is None or definition.is_output
+
     def _runs(self, node: EditorNode) -> bool:
-        is_virtual = node.type in VIRTUAL_TYPES or self._links.is_subgraph(node)
-        return node.mode is Mode.ALWAYS and not is_virtual
+        if node.mode is not Mode.ALWAYS or self._links.nodes.is_subgraph(node):
+            return False
+        return not is_browser_node(node, self._definitions) and id(node) not in self._unneeded
 
     def _export(self, scope: Scope, node: EditorNode) -> dict[str, Any]:
         definition = self._definitions.get(node.type)
-        own = widget_values(definition, node.values) if definition else {}
-        inputs = {name: self._queued_value(scope, node, widget) for name, widget in own.items()}
-        if definition is None:
-            inputs.update((name, _wrap_list(value)) for name, value in named_values(node).items())
-        for target in self._links.inputs(node):
-            given = self._links.resolve(scope, node, target)
-            match given:
-                case Source():
-                    inputs[target.name] = [given.node_id, given.slot]
-                case Constant() if given.is_verbatim:
-                    inputs[target.name] = _wrap_list(_displayed_value(own.get(target.name), given))
-                case Constant() if target.name in own:
-                    inputs[target.name] = self._queued_value(
-                        scope, node, _with_primitive_value(own[target.name], given)
-                    )
-                case Constant() if definition is None:
-                    inputs[target.name] = _wrap_list(given.value)
-                case None if definition is None and target.link is not None:
-                    inputs.pop(target.name, None)  # without a definition its value is unknown
+        inputs = self._known(scope, node, definition) if definition else self._unknown(scope, node)
         title = node.title or (definition.display_name if definition else node.type)
+        return {"inputs": inputs, "class_type": node.type, "_meta": {"title": title}}
+
+    def _known(self, scope: Scope, node: EditorNode, definition: NodeDefinition) -> dict[str, Any]:
+        """Returns the inputs of a node whose class is known."""
+        widgets = self._links.nodes.widgets(node)
+        sent = {name: each for name, each in widgets.values.items() if not is_withheld(node, each)}
+        inputs = {name: self._queued_value(scope, node, each) for name, each in sent.items()}
+        links: dict[str, Any] = {}
+        for target in self._links.nodes.inputs(node):
+            own = widgets.values.get(target.name)
+            match self._links.resolve(scope, node, target):
+                case Source(node_id=source, slot=slot):
+                    links[target.name] = [source, slot]
+                case Constant(is_verbatim=True) as given:
+                    inputs[target.name] = _wrap_list(_displayed_value(own, given))
+                case Constant() as given if own is not None:
+                    inputs[target.name] = self._queued_value(scope, node, _with_primitive_value(own, given))
         present = {name: value for name, value in inputs.items() if value is not _ABSENT}
-        return {"inputs": present, "class_type": node.type, "_meta": {"title": title}}
+        others = undeclared_inputs(node, definition, widgets, present)
+        wrapped = {name: _wrap_list(value) for name, value in others.items()}
+        return {**present, **wrapped, **links}
+
+    def _unknown(self, scope: Scope, node: EditorNode) -> dict[str, Any]:
+        """Returns the inputs of a node whose class is not known, as far as the file describes them."""
+        inputs = {name: _wrap_list(value) for name, value in named_values(node).items()}
+        for target in self._links.nodes.inputs(node):
+            match self._links.resolve(scope, node, target):
+                case Source(node_id=source, slot=slot):
+                    inputs[target.name] = [source, slot]
+                case Constant() as given:
+                    inputs[target.name] = _wrap_list(given.value)
+                case None if target.link is not None:
+                    inputs.pop(target.name, None)  # without a definition its value is unknown
+        return inputs
 
     def _queued_value(self, scope: Scope, node: EditorNode, widget: WidgetValue) -> Any:
         """Returns the value of a widget for the prompt, or `_ABSENT`. Raises: InvalidGraph."""
@@ -131,11 +176,12 @@ class _Conversion:
         value = self._remote_choice(
             widget, self._queueing.resolve_value(_with_current_sampler_name(node, widget))
         )
+        value = with_drawn_seed(node, value, self._queueing.draw)
         if isinstance(value, str) and widget.definition.options.get("dynamicPrompts"):
             value = dynamic_prompt(value, self._queueing.choose)
         if isinstance(value, str) and widget.definition.name == PREFIX and node.type in NAMED_BY_PREFIX:
             value = self._file_name(scope, node, value)
-        return _wrap_list(value)
+        return _with_type(widget, value)
 
     def _file_name(self, scope: Scope, node: EditorNode, prefix: str) -> str:
         """Returns the prefix with its `%…%` replaced. Raises: InvalidGraph if the result is longer than any
@@ -186,6 +232,13 @@ def _displayed_value(own: WidgetValue | None, given: Constant) -> Any:
 def _wrap_list(value: Any) -> Any:
     """Wraps a list: ComfyUI would read a bare list as a link."""
     return {"__value__": value} if isinstance(value, list) else value
+
+
+def _with_type(widget: WidgetValue, value: Any) -> Any:
+    """Wraps a value as the editor does: a curve has its type, too."""
+    if widget.definition.type == "CURVE" and value is not None:
+        return {"__type__": "CURVE", "__value__": value}
+    return _wrap_list(value)
 
 
 def _with_primitive_value(own: WidgetValue, given: Constant) -> WidgetValue:

@@ -4,6 +4,7 @@ The format depends on the version of the editor: links are lists or objects, a w
 input is listed or not, ids are numbers or texts. The parser returns one form for all of them; ids are texts.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -26,11 +27,19 @@ RENAMED_CLASSES = {
 NAMED_BY_PREFIX = frozenset(
     {
         "SaveImage",
+        "SaveImageAdvanced",
+        "SaveSVGNode",
         "SaveVideo",
         "SaveAnimatedWEBP",
         "SaveWEBM",
         "SaveAudio",
+        "SaveAudioMP3",
+        "SaveAudioOpus",
+        "SaveAudioAdvanced",
         "SaveGLB",
+        "Save3DAdvanced",
+        "SaveGaussianSplat",
+        "SavePointCloud",
         "SaveAnimatedPNG",
         "CLIPSave",
         "VAESave",
@@ -70,6 +79,8 @@ class EditorNode:
     output_types: tuple[str, ...] = ()
     values: list[Any] | dict[str, Any] = field(default_factory=list)
     """`widgets_values`: by position, or by name (some custom nodes save them so)."""
+    named_values: Mapping[str, Any] | None = None
+    """`widgets_values_named`: the same values by name."""
     properties: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -107,6 +118,8 @@ class EditorGraph:
     links: Mapping[str, EditorLink]
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What node packs save with the graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +129,8 @@ class EditorFile:
     """The keys are the types of the nodes that are instances of the subgraph."""
     group_nodes: Mapping[str, Any] = field(default_factory=dict)
     """Definitions of group nodes as saved in the file; the keys are their names."""
+    version: tuple[int, ...] | None = None
+    """Version of the editor that saved the file: (1, 58). None if the file does not tell it."""
 
 
 def is_editor_format(value: object) -> bool:
@@ -127,8 +142,18 @@ def read_editor_file(value: object) -> EditorFile:
     if not is_editor_format(value) or not isinstance(value, dict):
         raise InvalidGraph('The workflow is not a file of the ComfyUI editor: it has no list of "nodes"')
     subgraphs = {as_text(each.get("id")) or "": _read_graph(each) for each in _subgraphs(value)}
-    group_nodes = as_object(as_object(value.get("extra")).get("groupNodes"))
-    return EditorFile(root=_read_graph(value), subgraphs=subgraphs, group_nodes=group_nodes)
+    extra = as_object(value.get("extra"))
+    return EditorFile(
+        root=_read_graph(value),
+        subgraphs=subgraphs,
+        group_nodes=as_object(extra.get("groupNodes")),
+        version=_version(extra.get("frontendVersion")),
+    )
+
+
+def _version(value: object) -> tuple[int, ...] | None:
+    numbers = re.match(r"(\d{1,9})\.(\d{1,9})", value) if isinstance(value, str) else None
+    return (int(numbers[1]), int(numbers[2])) if numbers else None
 
 
 def _subgraphs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -147,6 +172,7 @@ def _read_graph(value: Mapping[str, Any]) -> EditorGraph:
         links={link.id: link for link in links},
         inputs=tuple(_read_ports(value.get("inputs"))),
         outputs=tuple(_read_ports(value.get("outputs"))),
+        extra=as_object(value.get("extra")),
     )
 
 
@@ -161,10 +187,10 @@ def _nodes_with_ids(graph: Mapping[str, Any]) -> Iterator[object]:
 
 def read_node(value: object) -> EditorNode:
     raw = as_object(value)
-    node_id, class_type = _id(raw.get("id")), raw.get("type")
+    node_id, class_type = as_id(raw.get("id")), raw.get("type")
     if node_id is None or not isinstance(class_type, str):
         raise InvalidGraph("The workflow is not a file of the ComfyUI editor: a node in it has no id or type")
-    values = raw.get("widgets_values")
+    values, named = raw.get("widgets_values"), raw.get("widgets_values_named")
     return EditorNode(
         id=node_id,
         type=RENAMED_CLASSES.get(class_type, class_type),
@@ -173,6 +199,7 @@ def read_node(value: object) -> EditorNode:
         inputs=tuple(_read_input(each) for each in as_list(raw.get("inputs")) if isinstance(each, dict)),
         output_types=tuple(_type(as_object(each).get("type")) for each in as_list(raw.get("outputs"))),
         values=values if isinstance(values, list | dict) else [],
+        named_values=named if isinstance(named, dict) else None,
         properties=as_object(raw.get("properties")),
     )
 
@@ -181,7 +208,7 @@ def _read_input(value: Mapping[str, Any]) -> EditorInput:
     return EditorInput(
         name=as_text(value.get("name")) or "",
         type=_type(value.get("type")),
-        link=_id(value.get("link")),
+        link=as_id(value.get("link")),
         is_widget=isinstance(value.get("widget"), dict),
         label=as_text(value.get("label")) or None,
     )
@@ -201,7 +228,7 @@ def _read_link(value: object) -> EditorLink:
             parts = tuple(value.get(name) for name in names)  # type: ignore[assignment]
         case _:
             parts = (None,) * 5
-    ids = [_id(part) for part in (parts[0], parts[1], parts[3])]
+    ids = [as_id(part) for part in (parts[0], parts[1], parts[3])]
     if None in ids:
         raise InvalidGraph(
             "The workflow is not a file of the ComfyUI editor: a link in it has no id, source or target"
@@ -217,7 +244,7 @@ def _read_link(value: object) -> EditorLink:
 
 def _read_ports(value: object) -> Iterator[Port]:
     for port in map(as_object, as_list(value)):
-        link_ids = (_id(each) for each in as_list(port.get("linkIds")))
+        link_ids = (as_id(each) for each in as_list(port.get("linkIds")))
         yield Port(
             name=as_text(port.get("name")) or "",
             type=_type(port.get("type")),
@@ -229,7 +256,7 @@ def _mode(value: object) -> Mode:
     return Mode(value) if value in (Mode.MUTED, Mode.BYPASSED) else Mode.ALWAYS  # type: ignore[arg-type]
 
 
-def _id(value: object) -> str | None:
+def as_id(value: object) -> str | None:
     """Returns an id as text. JavaScript does not distinguish 5 and 5.0."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

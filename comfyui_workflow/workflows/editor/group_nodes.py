@@ -7,10 +7,13 @@ own `widgets_values`. So each group node becomes a separate subgraph.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.parsing.untrusted import as_list, as_object
+from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
+from comfyui_workflow.workflows.editor.browser_nodes import REROUTE
+from comfyui_workflow.workflows.editor.bypass import at_slot
 from comfyui_workflow.workflows.editor.file import (
     SUBGRAPH_INPUT,
     SUBGRAPH_OUTPUT,
@@ -75,17 +78,22 @@ class _Group:
         self._definitions = definitions
         self._instance = instance
         self._config = as_object(raw.get("config"))
-        self._external = {
-            (each[0], each[1])
-            for each in as_list(raw.get("external"))
-            if isinstance(each, list) and all(isinstance(part, int) for part in each[:2]) and len(each) > 1
+        external = [each for each in as_list(raw.get("external")) if isinstance(each, list) and len(each) > 1]
+        self._external_types = {
+            (each[0], each[1]): as_text(at_slot(each, 2)) or "*"
+            for each in external
+            if all(isinstance(part, int) for part in each[:2])
         }
         self._inner = [
             _Inner(index=index, node=replace(read_node({**as_object(each), "id": index})))
             for index, each in enumerate(as_list(raw.get("nodes")))
         ]
         self._links: dict[str, EditorLink] = {}
-        for link in as_list(raw.get("links")):
+        self._raw_links = [link for link in map(_inner_link, as_list(raw.get("links"))) if link]
+        self._reroute_types = {
+            inner.index: self._reroute_type(inner) for inner in self._inner if inner.node.type == REROUTE
+        }
+        for link in self._raw_links:
             self._link_inside(link)
 
     def graph(self) -> EditorGraph:
@@ -94,18 +102,13 @@ class _Group:
         nodes = {str(inner.index): self._with_values(inner, row) for inner in self._inner}
         return EditorGraph(nodes=nodes, links=self._links, inputs=inputs, outputs=outputs)
 
-    def _link_inside(self, raw: object) -> None:
-        match raw:
-            case [int() as origin, int() as origin_slot, int() as target, int() as target_slot, *_]:
-                pass
-            case _:
-                return  # the other end is not part of the group
+    def _link_inside(self, link: tuple[int, int, int, int]) -> None:
+        origin, origin_slot, target, target_slot = link
         if not (0 <= origin < len(self._inner) and 0 <= target < len(self._inner)):
             return
         name = self._input_name(self._inner[target], target_slot)
         if name is not None:
-            link = self._add_link(str(origin), origin_slot, str(target))
-            self._inner[target].linked_inputs[name] = link
+            self._inner[target].linked_inputs[name] = self._add_link(str(origin), origin_slot, str(target))
             self._inner[origin].linked_outputs.add(origin_slot)
 
     def _add_link(self, origin: str, slot: int, target: str, target_slot: int = 0) -> EditorLink:
@@ -121,16 +124,34 @@ class _Group:
 
     def _input_name(self, inner: _Inner, slot: int) -> str | None:
         """Returns the name of an input by its slot in the file, because the class may have changed since."""
+        if inner.index in self._reroute_types:
+            return self._reroute_types[inner.index] if slot == 0 else None
         listed = [each.name for each in inner.node.inputs] or [name for name, _, _ in self._declared(inner)]
         return listed[slot] if 0 <= slot < len(listed) else None
 
     def _declared(self, inner: _Inner) -> list[tuple[str, str, bool]]:
-        """Returns (name, type, is a widget) of each input, sockets first."""
+        """Returns (name, type, is a widget) of each input, sockets first. The input of a reroute has no name
+        in the file; in the group its name is its type."""
+        if inner.index in self._reroute_types:
+            kind = self._reroute_types[inner.index]
+            return [(kind, kind, False)]
         definition = self._definitions.get(inner.node.type)
         if definition is None:
             return [(each.name, each.type, each.is_widget) for each in inner.node.inputs]
         inputs = [(each.name, each.type, each.is_widget) for each in definition.inputs if not each.is_button]
         return sorted(inputs, key=lambda each: each[2])
+
+    def _reroute_type(self, reroute: _Inner) -> str:
+        """Returns the type of the inputs that the reroute leads to, or else that of the output before it."""
+        for origin, _, target, slot in self._raw_links:
+            if origin == reroute.index and 0 <= target < len(self._inner):
+                kind = at_slot(self._inner[target].node.inputs, slot)
+                if kind is not None and kind.type != "*":
+                    return kind.type
+        for origin, slot, target, _ in self._raw_links:
+            if target == reroute.index and 0 <= origin < len(self._inner):
+                return at_slot(self._output_types(self._inner[origin]), slot) or "*"
+        return self._external_types.get((reroute.index, 0), "*")
 
     def _inputs(self) -> Iterator[Port]:
         """Yields the inputs of the group: every input without a link inside, under its name in the group."""
@@ -153,7 +174,8 @@ class _Group:
         for inner in self._inner:
             for inner_slot, kind in enumerate(self._output_types(inner)):
                 is_inside = (
-                    inner_slot in inner.linked_outputs and (inner.index, inner_slot) not in self._external
+                    inner_slot in inner.linked_outputs
+                    and (inner.index, inner_slot) not in self._external_types
                 )
                 if is_inside or self._is_hidden(inner, "output", str(inner_slot)):
                     continue
@@ -194,23 +216,40 @@ class _Group:
             return _take(row, width)
         values: dict[str, Any] = {}
         without_value = self._linked_inside(inner) | _converted(inner.node, definition)
-        for widget in definition.inputs:
-            if widget.is_widget and widget.name not in without_value:
-                has_control = widget.name in SEED_NAMES
-                taken = _take(row, max(widget.row_width, 1 + has_control))
-                values.update({widget.name: taken[0]} if taken else {})
+        known = _known_widgets(inner.node, definition)
+        for widget in (each for each in definition.inputs if each.name in known - without_value):
+            has_control = widget.name in SEED_NAMES
+            taken = _take(row, max(widget.row_width, 1 + has_control))
+            values.update({widget.name: taken[0]} if taken else {})
         return values
 
     def _linked_inside(self, inner: _Inner) -> set[str]:
         return {name for name, link in inner.linked_inputs.items() if link.origin_id != SUBGRAPH_INPUT}
 
 
+def _inner_link(raw: object) -> tuple[int, int, int, int] | None:
+    """Returns origin, its slot, target and its slot; None if the other end is not part of the group."""
+    match raw:
+        case [int() as origin, int() as origin_slot, int() as target, int() as target_slot, *_]:
+            return origin, origin_slot, target, target_slot
+    return None
+
+
 def _converted(node: EditorNode, definition: NodeDefinition) -> set[str]:
     """Returns the widgets that were converted to inputs. Old files list only those; newer files list every
-    widget, and then the result is empty."""
+    widget that the class had, and then the result is empty."""
     listed = {each.name for each in node.inputs if each.is_widget}
-    widgets = {each.name for each in definition.inputs if each.is_widget}
-    return set() if widgets <= listed else listed
+    return set() if _known_widgets(node, definition) <= listed else listed
+
+
+def _known_widgets(node: EditorNode, definition: NodeDefinition) -> set[str]:
+    """Returns the widgets that the class had when the group was made: those for which the node in it has a
+    value. The group has no values for widgets that the class has got since."""
+    widgets = [each for each in definition.widgets if each.row_width]
+    if not isinstance(node.values, list) or not node.values:
+        return {each.name for each in widgets}
+    starts = accumulate((each.row_width for each in widgets), initial=0)
+    return {each.name for each, start in zip(widgets, starts, strict=False) if start < len(node.values)}
 
 
 def _take(row: list[Any], count: int) -> list[Any]:

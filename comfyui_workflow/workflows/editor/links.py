@@ -11,6 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.workflows.editor.browser_nodes import (
+    GET,
+    PRIMITIVE,
+    SET,
+    is_browser_node,
+    unneeded_nodes,
+)
 from comfyui_workflow.workflows.editor.bypass import at_slot, first_fitting, same_slot
 from comfyui_workflow.workflows.editor.file import (
     SUBGRAPH_INPUT,
@@ -23,15 +30,12 @@ from comfyui_workflow.workflows.editor.file import (
     Mode,
 )
 from comfyui_workflow.workflows.editor.group_nodes import without_group_nodes
-from comfyui_workflow.workflows.editor.promoted_widgets import PromotedWidgets
+from comfyui_workflow.workflows.editor.node_reader import NodeReader
+from comfyui_workflow.workflows.editor.promoted_widgets import PromotedWidgets, inner_name
+from comfyui_workflow.workflows.editor.rules import EditorRules
 from comfyui_workflow.workflows.editor.scope import Scope
-from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.node_definitions import MATCH_TYPE, Definitions
 
-REROUTE = "Reroute"
-PRIMITIVE = "PrimitiveNode"
-SET, GET = "SetNode", "GetNode"
-"""Invisible links of a custom node pack (KJNodes): a GetNode returns the input of the SetNode of its name."""
-VIRTUAL_TYPES = frozenset({REROUTE, PRIMITIVE, SET, GET, "Note", "MarkdownNote"})
 MOST_NODES = 50_000
 """Nested subgraphs multiply: a small file could expand to more nodes than fit into memory."""
 DEEPEST_SUBGRAPHS = 30
@@ -74,18 +78,19 @@ _Found = Source | Constant | None
 
 
 class LinkResolver:
-    def __init__(self, file: EditorFile, definitions: Definitions) -> None:
+    def __init__(self, file: EditorFile, definitions: Definitions, rules: EditorRules) -> None:
         self._file = without_group_nodes(file, definitions)
         self._definitions = definitions
-        self._promoted = PromotedWidgets(self._file.subgraphs, definitions, self.inputs)
-        self._inputs: dict[int, list[EditorInput]] = {}
+        self._rules = rules
+        self.nodes = NodeReader(self._file.root, self._file.subgraphs, definitions)
+        self._promoted = PromotedWidgets(self._file.root, self._file.subgraphs, self.nodes)
         self._first_fitting: dict[tuple[int, str], EditorInput | None] = {}
         self._output_links: dict[int, Mapping[int, EditorLink]] = {}
         self._set_nodes: dict[int, Mapping[str, EditorNode]] = {}
         self._resolved: dict[tuple[str, str, str, bool], _Found] = {}
 
     def scopes(self) -> list[Scope]:
-        """Returns the root graph and every instance of a subgraph, outer ones first.
+        """Returns the root graph and every instance of a subgraph that can run, outer ones first.
         Raises: InvalidGraph if a subgraph contains itself, or if there are too many nodes or levels."""
         found = [Scope(graph=self._file.root)]
         nodes = 0
@@ -93,27 +98,21 @@ class LinkResolver:
             nodes += 1 + len(scope.graph.nodes)
             if nodes > MOST_NODES:
                 raise InvalidGraph(f"The workflow has more than {MOST_NODES} nodes in nested subgraphs")
-            found.extend(
-                self._inner(scope, node) for node in scope.graph.nodes.values() if self.is_subgraph(node)
-            )
+            instances = filter(self.nodes.is_subgraph, scope.graph.nodes.values())
+            found.extend(self._inner(scope, node) for node in instances if self._is_entered(scope, node))
         return found
 
-    def is_subgraph(self, node: EditorNode) -> bool:
-        return node.type in self._file.subgraphs
+    def _is_entered(self, scope: Scope, instance: EditorNode) -> bool:
+        """True if the nodes in an instance of a subgraph can run. Only the modes of instances in the root
+        graph count, as in the editor: in a subgraph it sets the modes of the inner nodes, too."""
+        is_active = instance.mode is Mode.ALWAYS or scope.parent is not None
+        return is_active or not self._rules.leaves_out_muted_subgraphs
 
-    def inputs(self, node: EditorNode) -> list[EditorInput]:
-        """Returns the inputs of a node as in the open editor: the inputs of the class, sockets before
-        widgets, then inputs that are only in the file. They are matched by name, because the order in the
-        file can be that of another version."""
-        if id(node) not in self._inputs:
-            in_file = {each.name: each for each in node.inputs}
-            known = [
-                replace(in_file.get(each.name, each), type=each.type, is_widget=each.is_widget)
-                for each in self._declared_inputs(node)
-            ]
-            names = {each.name for each in known}
-            self._inputs[id(node)] = known + [each for each in node.inputs if each.name not in names]
-        return self._inputs[id(node)]
+    def unneeded_nodes(self) -> set[int]:
+        """Returns the nodes without a class that nothing needs, by `id`. None if no class is known at all."""
+        graphs = [self._file.root, *self._file.subgraphs.values()] if any(self._definitions) else []
+        found = (node for graph in graphs for node in unneeded_nodes(graph, self._definitions))
+        return {id(node) for node in found if not self.nodes.is_subgraph(node)}
 
     def resolve(self, scope: Scope, node: EditorNode, target: EditorInput) -> Source | Constant | None:
         """Returns the source or the value of an input; None if it has none and a widget keeps its own value.
@@ -126,17 +125,20 @@ class LinkResolver:
                 break
             if position.key in passed:
                 raise InvalidGraph(f'{_label(scope, node)}: input "{target.name}" is linked in a circle')
-            passed[position.key] = self._promoted_value(position)
-            position = self._follow(position)
+            following = self._follow(position)
+            is_end = following is None or not self._rules.host_values_are_final
+            passed[position.key] = self._promoted_value(position) if is_end else None
+            position = following
         for key, promoted in reversed(passed.items()):  # many links can share this part of the path
             position = self._resolved[key] = promoted if position is None else position
         return position
 
     def _input_link(
         self, scope: Scope, node: EditorNode, target: EditorInput, wanted: str, *, is_direct: bool = True
-    ) -> _Position | None:
-        if target.link is None:
-            return None
+    ) -> _Position | Constant | None:
+        promoted = self._promoted_without_input(scope, node, target.name)
+        if promoted is not None or target.link is None:
+            return promoted
         link = scope.graph.links.get(target.link)
         if link is None:
             raise InvalidGraph(
@@ -155,21 +157,29 @@ class LinkResolver:
                 f"The workflow has a link {link.id} from node {scope.prefix}{link.origin_id}, which does not "
                 "exist. Open the workflow in ComfyUI, connect the input again and save it"
             )
-        if origin.mode is Mode.BYPASSED and origin.type not in VIRTUAL_TYPES:
-            return self._follow_bypassed(position, origin)
-        if self.is_subgraph(origin):
-            return self._enter_subgraph(position, origin)
-        if origin.type in VIRTUAL_TYPES:
+        if origin.type == PRIMITIVE and position.is_direct:
+            return self._primitive_value(scope, origin)
+        if self._rules.muted_is_unlinked and origin.mode is Mode.MUTED:
+            return None
+        return self._follow_node(position, origin)
+
+    def _follow_node(self, position: _Position, origin: EditorNode) -> _Position | _Found:
+        if is_browser_node(origin, self._definitions):
             return self._follow_virtual(position, origin)
-        return Source(node_id=scope.id_of(origin), slot=link.origin_slot)
+        if origin.mode is Mode.BYPASSED:
+            return self._follow_bypassed(position, origin)
+        if self.nodes.is_subgraph(origin):
+            return self._enter_subgraph(position, origin)
+        return Source(node_id=position.scope.id_of(origin), slot=position.link.origin_slot)
 
     def _follow_virtual(self, position: _Position, origin: EditorNode) -> _Position | Constant | None:
-        scope = position.scope
+        scope, slot = position.scope, position.link.origin_slot
         if origin.type == GET:
             scope, origin = self._set_node_of(scope, origin)
-        if origin.type in (REROUTE, SET) and origin.inputs:
-            return self._input_link(scope, origin, origin.inputs[0], position.type, is_direct=False)
-        return _primitive_value(origin) if origin.type == PRIMITIVE and position.is_direct else None
+        passed_on = at_slot(origin.inputs, slot)
+        if passed_on is None:
+            return None
+        return self._input_link(scope, origin, passed_on, position.type, is_direct=False)
 
     def _set_node_of(self, scope: Scope, getter: EditorNode) -> tuple[Scope, EditorNode]:
         """Returns the SetNode that belongs to a GetNode, in the same graph or in an enclosing one."""
@@ -185,13 +195,14 @@ class LinkResolver:
 
     def _leave_subgraph(
         self, scope: Scope, parent: Scope, instance: EditorNode, slot: int
-    ) -> _Position | None:
+    ) -> _Position | Constant | None:
         port = at_slot(scope.graph.inputs, slot)
         if port is None:
             raise InvalidGraph(f"{_label(parent, instance)}: the subgraph has no input number {slot}")
         missing = EditorInput(name=port.name)
-        outer = next((each for each in self.inputs(instance) if each.name == port.name), missing)
-        return self._input_link(parent, instance, outer, outer.type)
+        outer = next((each for each in self.nodes.inputs(instance) if each.name == port.name), missing)
+        is_direct = not self._rules.host_values_are_final
+        return self._input_link(parent, instance, outer, outer.type, is_direct=is_direct)
 
     def _promoted_value(self, position: _Position) -> Constant | None:
         """Returns the value of the promoted widget if the link comes from an input of the subgraph. It is
@@ -200,8 +211,25 @@ class LinkResolver:
         port = at_slot(scope.graph.inputs, link.origin_slot)
         if link.origin_id != SUBGRAPH_INPUT or not scope.instance or port is None:
             return None
-        values = self._promoted.values(scope.instance)
+        values = self._promoted.of(scope.instance).of_inputs
         return Constant(value=values[port.name], is_verbatim=True) if port.name in values else None
+
+    def _promoted_without_input(self, scope: Scope, node: EditorNode, name: str) -> Constant | None:
+        """Returns the value of a promoted widget that no input of the subgraph is linked to. It can be
+        promoted again outside: the outermost value counts."""
+        key, value = (node.id, name), None
+        while scope.instance and scope.parent:
+            values = self._promoted.of(scope.instance).of_widgets
+            if key not in values:
+                break
+            value = Constant(value=values[key], is_verbatim=True)
+            key, scope = (scope.instance.id, inner_name(key)), scope.parent
+        return value
+
+    def _primitive_value(self, scope: Scope, primitive: EditorNode) -> Constant | None:
+        promoted = self._promoted_without_input(scope, primitive, "")
+        replaced = self._promoted.of(scope.instance).replaced if scope.instance else frozenset()
+        return promoted if (primitive.id, "") in replaced else _primitive_value(primitive)
 
     def _enter_subgraph(self, position: _Position, instance: EditorNode) -> _Position | None:
         inner = self._inner(position.scope, instance)
@@ -218,8 +246,8 @@ class LinkResolver:
         graph = self._file.subgraphs[instance.type]
         return Scope(graph=graph, prefix=f"{scope.id_of(instance)}:", instance=instance, parent=scope)
 
-    def _follow_bypassed(self, position: _Position, bypassed: EditorNode) -> _Position | None:
-        inputs, slot, wanted = self.inputs(bypassed), position.link.origin_slot, position.type
+    def _follow_bypassed(self, position: _Position, bypassed: EditorNode) -> _Position | Constant | None:
+        inputs, slot, wanted = self.nodes.inputs(bypassed), position.link.origin_slot, position.type
         chosen = same_slot(inputs, slot, self._output_type(bypassed, slot), wanted)
         if chosen is None:
             key = (id(bypassed), wanted)
@@ -232,22 +260,12 @@ class LinkResolver:
 
     def _output_type(self, node: EditorNode, slot: int) -> str:
         definition = self._definitions.get(node.type)
-        if self.is_subgraph(node):
+        if self.nodes.is_subgraph(node):
             types = tuple(port.type for port in self._file.subgraphs[node.type].outputs)
         else:
             types = definition.outputs if definition else node.output_types
-        return at_slot(types, slot) or "*"
-
-    def _declared_inputs(self, node: EditorNode) -> list[EditorInput]:
-        if self.is_subgraph(node):
-            ports = self._file.subgraphs[node.type].inputs
-            return [EditorInput(name=port.name, type=port.type) for port in ports]
-        definition = self._definitions.get(node.type)
-        inputs = definition.inputs if definition else ()
-        return [
-            EditorInput(name=each.name, type=each.type, is_widget=each.is_widget)
-            for each in sorted(inputs, key=lambda each: each.is_widget)
-        ]
+        found = at_slot(types, slot) or "*"
+        return "*" if found == MATCH_TYPE else found
 
 
 def _label(scope: Scope, node: EditorNode) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfyui_workflow.workflows.editor.file import EditorNode
+from comfyui_workflow.workflows.editor.widget_values import CONTROLS
 from comfyui_workflow.workflows.node_definitions import BUTTON_TYPES
 
 _CONTROLS = frozenset({"fixed", "increment", "decrement", "randomize"})
@@ -40,6 +41,8 @@ def named_values(node: EditorNode) -> Mapping[str, Any]:
     identify a widget."""
     if isinstance(node.values, dict):
         return node.values
+    if node.named_values is not None:
+        return {name: value for name, value in node.named_values.items() if name not in CONTROLS}
     names = _WELL_KNOWN_WIDGETS.get(node.type) or _names_in_file(node)
     types = {each.name: each.type for each in node.inputs}
     row = next((row for row in _rows(node.values) if len(row) == len(names)), [])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from comfyui_workflow.workflows.editor.file import EditorGraph, EditorNode
+from comfyui_workflow.workflows.editor.file import EditorGraph, EditorNode, Mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,16 @@ class Scope:
 
     def id_of(self, node: EditorNode) -> str:
         return self.prefix + node.id
+
+    @property
+    def is_muted(self) -> bool:
+        """True in a muted or bypassed instance of a subgraph, at any depth."""
+        scope = self
+        while scope.instance and scope.parent:
+            if scope.instance.mode is not Mode.ALWAYS:
+                return True
+            scope = scope.parent
+        return False
 
     @property
     def enclosing_types(self) -> list[str]:
