@@ -15,13 +15,19 @@ from comfyui_workflow.workflows.validation.inputs import (
     CheckedClass,
     InputCheck,
     Problem,
-    is_dynamic,
     unwrapped,
 )
 from comfyui_workflow.workflows.validation.links import is_link, link_problem, missing_source
+from comfyui_workflow.workflows.validation.live_inputs import (
+    DYNAMIC_COMBO,
+    has_dynamic_inputs,
+    is_needed_choice,
+    live_definition,
+)
 from comfyui_workflow.workflows.validation.suggestions import Suggestions
 
 _MOST_PROBLEMS_OF_A_NODE = 100
+_UNCERTAIN = (DYNAMIC_COMBO, "COMFY_DYNAMICSLOT_V3")
 _CONVERTED = ("INT", "FLOAT", "STRING", "BOOLEAN")
 
 
@@ -86,7 +92,7 @@ class NodeCheck:
             message = "is not an object with a class_type"
             return self._refused(node_id, None, None, Problem(code="missing_node_type", message=message))
         title = node_title(raw)
-        checked = self._class(class_type)
+        checked = self._class(class_type, inputs if isinstance(inputs, dict) else None)
         if checked is None and class_type not in self._replaced:
             return self._refused(node_id, class_type, title, self._unknown(class_type))
         node = CheckedNode(
@@ -113,7 +119,7 @@ class NodeCheck:
     def _problems(self, checked: CheckedClass, inputs: Mapping[str, Any]) -> Iterator[Problem]:
         for name in checked.required:
             if name not in inputs:
-                yield from _missing(checked, name, inputs)
+                yield from _missing(checked, name)
         for name, value in inputs.items():
             declared = checked.inputs.get(name)
             if declared is None:
@@ -148,11 +154,16 @@ class NodeCheck:
         message = f'this ComfyUI has no node class "{shown(class_type)}"{offered}'
         return Problem(code="missing_node_type", message=message, nearest=near)
 
-    def _class(self, class_type: str) -> CheckedClass | None:
+    def _class(self, class_type: str, inputs: Mapping[str, Any] | None) -> CheckedClass | None:
+        """Returns the class with the inputs that it has for these values; one for each node only if the class
+        has dynamic inputs."""
         if class_type not in self._classes:
             definition = self._definitions.get(class_type)
             self._classes[class_type] = CheckedClass(definition) if definition is not None else None
-        return self._classes[class_type]
+        checked = self._classes[class_type]
+        if checked is None or not has_dynamic_inputs(checked.definition):
+            return checked
+        return CheckedClass(live_definition(checked.definition, inputs))
 
     def _linked(self, node: CheckedNode) -> CheckedNode:
         validated: list[str] = []
@@ -186,10 +197,10 @@ def _source(checked: CheckedClass | None, name: str, value: Any) -> str | None:
     return value[0] if is_link(value) else None
 
 
-def _missing(checked: CheckedClass, name: str, inputs: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yields the problem of a missing required input. A dynamic input can be present under other names, such
-    as `images.image0`."""
-    is_certain = not is_dynamic(checked.inputs[name].type)
-    if is_certain or not any(str(given).startswith(f"{name}.") for given in inputs):
-        message = input_errors.missing(name)
-        yield Problem(code="required_input_missing", message=message, is_certain=is_certain, input_name=name)
+def _missing(checked: CheckedClass, name: str) -> Iterator[Problem]:
+    """Yields the problem of a missing required input. ComfyUI accepts a missing dynamic combo, but then the
+    node fails, unless the class is not one of ComfyUI and has a substitute."""
+    declared = checked.inputs[name]
+    is_certain = declared.type not in _UNCERTAIN or (checked.is_of_comfyui and is_needed_choice(declared))
+    message = input_errors.missing(name)
+    yield Problem(code="required_input_missing", message=message, is_certain=is_certain, input_name=name)
