@@ -1,6 +1,6 @@
 """Validation of one node against its class on the instance: its sources and its problems."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -24,6 +24,7 @@ from comfyui_workflow.workflows.validation.live_inputs import (
     is_needed_choice,
     live_definition,
 )
+from comfyui_workflow.workflows.validation.replacements import Replacements
 from comfyui_workflow.workflows.validation.suggestions import Suggestions
 
 _MOST_PROBLEMS_OF_A_NODE = 100
@@ -74,7 +75,7 @@ class NodeCheck:
         definitions: Definitions,
         files: KnownFiles,
         suggestions: Suggestions,
-        replaced: Container[str],
+        replaced: Replacements,
     ) -> None:
         self._graph = graph
         self._definitions = definitions
@@ -92,18 +93,32 @@ class NodeCheck:
             message = "is not an object with a class_type"
             return self._refused(node_id, None, None, Problem(code="missing_node_type", message=message))
         title = node_title(raw)
-        checked = self._class(class_type, inputs if isinstance(inputs, dict) else None)
-        if checked is None and class_type not in self._replaced:
-            return self._refused(node_id, class_type, title, self._unknown(class_type))
+        current = self._current(class_type, inputs)
+        if isinstance(current, Problem):
+            return self._refused(node_id, class_type, title, current)
+        checked, inputs = current
         node = CheckedNode(
             node_id=node_id,
             class_type=class_type,
             title=title,
             inputs=inputs if isinstance(inputs, dict) else None,
             checked=checked,
-            may_be_output=checked is None or checked.definition.is_output,
+            may_be_output=checked.definition.is_output,
         )
         return self._linked(node)
+
+    def _current(self, class_type: str, inputs: Any) -> tuple[CheckedClass, Any] | Problem:
+        """Returns the class and the inputs that ComfyUI uses, those of the replacement if it does not have
+        the class; or the problem for which it refuses the graph."""
+        replacement = None if class_type in self._definitions else self._replaced.get(class_type)
+        new_class = class_type
+        if replacement is not None and isinstance(inputs, dict):
+            for name in replacement.missing(inputs):
+                message = input_errors.missing(name)
+                return Problem(code="required_input_missing", message=message, input_name=name)
+            new_class, inputs = replacement.new_class, replacement.inputs(inputs)
+        checked = self._class(new_class, inputs if isinstance(inputs, dict) else None)
+        return self._unknown(class_type) if checked is None else (checked, inputs)
 
     def problems(self, node: CheckedNode) -> Iterator[Problem]:
         """Yields the problems of a node, in the order of the inputs in the class."""
