@@ -74,11 +74,6 @@ class CheckedClass:
         """True if the class is part of ComfyUI, so its validation is known."""
         return is_own(self.definition)
 
-    @cached_property
-    def is_of_comfyui(self) -> bool:
-        """True for ComfyUI's own classes, and for its partner nodes."""
-        return self.is_own or self.definition.module.startswith("comfy_api_nodes.")
-
     def is_checked(self, declared: InputDefinition) -> bool:
         """True if ComfyUI certainly checks range and choices of this input."""
         key = (self.definition.class_type, declared.name)
@@ -167,7 +162,7 @@ class InputCheck:
             return None
         is_comparable = self._choice_set(declared) is not None and not declared.options.get("multiselect")
         if declared.type == DYNAMIC_COMBO:
-            is_certain = checked.is_of_comfyui and is_needed_choice(declared)
+            is_certain = checked.is_own and is_needed_choice(declared)
         else:
             is_certain = declared.are_choices_checked and is_comparable and checked.is_checked(declared)
         is_certain = is_certain and not is_asset_hash(absent[0])

@@ -214,8 +214,8 @@ def _source(checked: CheckedClass | None, name: str, value: Any) -> str | None:
 
 def _missing(checked: CheckedClass, name: str) -> Iterator[Problem]:
     """Yields the problem of a missing required input. ComfyUI accepts a missing dynamic combo, but then the
-    node fails, unless the class is not one of ComfyUI and has a substitute."""
+    node fails; other classes than ComfyUI's own can have a substitute."""
     declared = checked.inputs[name]
-    is_certain = declared.type not in _UNCERTAIN or (checked.is_of_comfyui and is_needed_choice(declared))
+    is_certain = declared.type not in _UNCERTAIN or (checked.is_own and is_needed_choice(declared))
     message = input_errors.missing(name)
     yield Problem(code="required_input_missing", message=message, is_certain=is_certain, input_name=name)
