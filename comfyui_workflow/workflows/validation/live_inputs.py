@@ -48,13 +48,13 @@ def _live(
 
 def _with_choices(combo: InputDefinition) -> InputDefinition:
     """Returns the combo with the keys of its options as choices."""
-    keys = (as_object(option).get("key") for option in as_list(combo.options.get("options")))
+    keys = (as_text(as_object(option).get("key")) for option in as_list(combo.options.get("options")))
     return replace(combo, choices=tuple(key for key in keys if key is not None))
 
 
 def _of_option(combo: InputDefinition, chosen: Any) -> tuple[InputDefinition, ...]:
     for option in map(as_object, as_list(combo.options.get("options"))):
-        if option.get("key") == chosen:
+        if isinstance(chosen, str) and option.get("key") == chosen:
             inner = parse_inputs(as_object(option.get("inputs")), {}, f"{combo.name}.")
             return tuple(_as_checked(each) for each in inner)
     return ()
