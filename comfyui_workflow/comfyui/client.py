@@ -45,6 +45,7 @@ from comfyui_workflow.errors import (
 )
 from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
 from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.validation.replacements import Replacements, read_replacements
 
 CONNECT_TIMEOUT_S = 5.0
 WANTS_LOGIN = (
@@ -263,10 +264,11 @@ class ComfyUIClient:
         except ValueError:
             return []
 
-    def replaced_classes(self) -> frozenset[str]:
-        """Returns the node classes that this ComfyUI does not have any more and replaces itself. Only newer
-        versions do that; older ones give an empty set."""
-        return answer_or_default(lambda: frozenset(self._get_object("/node_replacements")), frozenset())
+    def replaced_classes(self) -> Replacements:
+        """Returns the node classes that this ComfyUI replaces itself if it does not have them. Only newer
+        versions do that."""
+        none: dict[str, Any] = {}
+        return read_replacements(answer_or_default(lambda: self._get_object("/node_replacements"), none))
 
     def directories(self) -> Directories:
         """Returns the directories of this ComfyUI, as far as it tells them: a version or a proxy may refuse

@@ -7,6 +7,7 @@ from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.validation.files import KnownFiles, ReferencedFile, referenced_files
 from comfyui_workflow.workflows.validation.preflight import Verdict, preflight
+from comfyui_workflow.workflows.validation.replacements import NO_REPLACEMENTS, Replacements
 
 MOST_FILES_CHECKED = 50
 
@@ -17,11 +18,11 @@ def verdict_of(
     definitions: Definitions,
     *,
     provided: frozenset[str] = frozenset(),
-    replaced: frozenset[str] = frozenset(),
+    replaced: Replacements = NO_REPLACEMENTS,
 ) -> Verdict:
     """Returns the verdict of the preflight for this ComfyUI. Checks at most MOST_FILES_CHECKED files.
-    `provided`: names of files that the run will upload; `replaced`: node classes that this ComfyUI replaces
-    itself."""
+    `provided`: names of files that the run will upload; `replaced`: node classes that this ComfyUI
+    replaces itself."""
     named = referenced_files(graph, definitions)
     listed = {(each.folder, each.name) for each in named if each.is_listed}
     to_check = _files_to_check(named, provided)

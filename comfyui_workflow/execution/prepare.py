@@ -18,6 +18,7 @@ from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.resolve import remote_routes, resolve_graph, widget_value_resolver
 from comfyui_workflow.workflows.validation.preflight import Verdict
+from comfyui_workflow.workflows.validation.replacements import NO_REPLACEMENTS, Replacements
 
 WITHOUT_OUTPUT = "With the inputs of this run, ComfyUI would leave out an output of the workflow"
 _random = random.SystemRandom()
@@ -68,7 +69,7 @@ def validate_on_instance(
 
     If the graph is refused by cached node definitions, these are loaded again first: a model may have arrived
     since, and a newer ComfyUI replaces some node classes that it no longer has."""
-    verdict = _validate(session, graph, images, frozenset()).refusing(given)
+    verdict = _validate(session, graph, images, NO_REPLACEMENTS).refusing(given)
     if verdict.would_run:
         return verdict
     session.invalidate_definitions()
@@ -88,7 +89,7 @@ def refuse_unless_it_runs(verdict: Verdict) -> None:
 
 
 def _validate(
-    session: ComfyUISession, graph: Graph, images: tuple[str, ...], replaced: frozenset[str]
+    session: ComfyUISession, graph: Graph, images: tuple[str, ...], replaced: Replacements
 ) -> Verdict:
     provided = provided_names(graph, images)
     return verdict_of(session.client, graph, session.definitions(), provided=provided, replaced=replaced)

@@ -9,6 +9,7 @@ import click
 import platformdirs
 
 from comfyui_workflow.sandbox.instance import PortTaken, SandboxInstance
+from comfyui_workflow.sandbox.versions import DEFAULT_VERSION, Version
 
 STOP_TIMEOUT_S = 1.5
 """The caller that stops a sandbox waits at most two seconds, also while a node is running."""
@@ -47,6 +48,13 @@ STOP_TIMEOUT_S = 1.5
     show_default=True,
     help="auto: send previews while a node runs.",
 )
+@click.option(
+    "--comfyui-version",
+    type=click.Choice([version.value for version in Version]),
+    default=DEFAULT_VERSION.value,
+    show_default=True,
+    help="The version of ComfyUI to imitate.",
+)
 def main(
     *,
     root: Path,
@@ -55,6 +63,7 @@ def main(
     execution_log: Path | None,
     step_delay_s: float,
     preview_method: str,
+    comfyui_version: str,
 ) -> None:
     """Simulates a rented GPU: a real SSH server in front of a small ComfyUI that runs on the CPU.
 
@@ -67,6 +76,7 @@ def main(
         execution_log=execution_log,
         step_delay_s=step_delay_s,
         preview_method=preview_method,
+        comfyui_version=comfyui_version,
     )
     try:
         asyncio.run(_run(instance))

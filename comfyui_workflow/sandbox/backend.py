@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from comfyui_workflow.sandbox.catalog import Catalog
 from comfyui_workflow.sandbox.engine import Engine
 from comfyui_workflow.sandbox.execution_log import ExecutionLog
 from comfyui_workflow.sandbox.faults import FaultBoard
@@ -27,9 +28,9 @@ class Backend:
         preview_method: str,
     ) -> None:
         self.folders = folders
-        self.node_classes = node_classes
         self.preview_method = preview_method
         self.faults = FaultBoard()
+        self.catalog = Catalog(node_classes=node_classes, folders=folders, faults=self.faults)
         self.address = ("127.0.0.1", 0)
         self._execution_log = ExecutionLog(execution_log)
         self.hub = SocketHub(faults=self.faults)
@@ -77,8 +78,7 @@ class Backend:
 
     def _new_engine(self) -> Engine:
         return Engine(
-            folders=self.folders,
-            node_classes=self.node_classes,
+            catalog=self.catalog,
             hub=self.hub,
             faults=self.faults,
             execution_log=self._execution_log,

@@ -1,9 +1,10 @@
-"""HTTP server of the sandbox: a small ComfyUI 0.3.64 that implements the protocol and executes graphs on the
-CPU.
+"""HTTP server of the sandbox: a small ComfyUI that implements the protocol and executes graphs on the CPU.
 
-How it works: aiohttp serves the routes (`prompt_routes.py`, `machine_routes.py`), each also under `/api`. One
-worker thread executes the queued prompts (`engine.py`). Middlewares check the origin of requests as ComfyUI
-does, and simulate faults (`misbehaviour.py`).
+It imitates ComfyUI 0.33.0, or one of the older versions of `versions.py`.
+
+How it works: aiohttp serves the routes (`prompt_routes.py`, `job_routes.py`, `machine_routes.py`), each also
+under `/api`. One worker thread executes the queued prompts (`engine.py`). Middlewares check the origin of
+requests as ComfyUI does, log the exceptions of handlers, and simulate faults (`misbehaviour.py`).
 """
 
 import asyncio
@@ -13,8 +14,9 @@ from aiohttp import web
 
 from comfyui_workflow.sandbox.backend import Backend
 from comfyui_workflow.sandbox.faults import FaultBoard
+from comfyui_workflow.sandbox.job_routes import JobRoutes
 from comfyui_workflow.sandbox.machine_routes import MachineRoutes, no_such_page
-from comfyui_workflow.sandbox.misbehaviour import MisbehaviourRoutes, misbehave
+from comfyui_workflow.sandbox.misbehaviour import MisbehaviourRoutes, log_errors, misbehave
 from comfyui_workflow.sandbox.node import Folders, NodeClasses
 from comfyui_workflow.sandbox.origin_guard import guard_origin
 from comfyui_workflow.sandbox.prompt_routes import PromptRoutes
@@ -70,11 +72,17 @@ class ComfyUIServer:
 
     def _app(self) -> web.Application:
         app = web.Application(
-            middlewares=[guard_origin, misbehave(self._backend)], client_max_size=_LARGEST_BODY_BYTES
+            middlewares=[
+                log_errors(self._backend),
+                guard_origin(self._backend.faults),
+                misbehave(self._backend),
+            ],
+            client_max_size=_LARGEST_BODY_BYTES,
         )
         misbehaviour = MisbehaviourRoutes(self._backend, restart_soon=self._restart_soon)
         app.add_routes(misbehaviour.routes())
-        for route in PromptRoutes(self._backend).routes() + MachineRoutes(self._backend).routes():
+        groups = (PromptRoutes(self._backend), JobRoutes(self._backend), MachineRoutes(self._backend))
+        for route in [route for group in groups for route in group.routes()]:
             app.add_routes([route, web.RouteDef(route.method, "/api" + route.path, route.handler, {})])
         app.router.add_get("/", _front_page)
         app.router.add_get("/{path:.*}", _no_page)

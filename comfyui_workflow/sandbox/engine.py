@@ -6,11 +6,11 @@ import traceback
 import uuid
 from typing import Any
 
+from comfyui_workflow.sandbox.catalog import Catalog
 from comfyui_workflow.sandbox.execution import Abandoned, PromptExecution, SharedResources, Signals
 from comfyui_workflow.sandbox.execution_log import ExecutionLog
 from comfyui_workflow.sandbox.faults import FaultBoard
 from comfyui_workflow.sandbox.history import History
-from comfyui_workflow.sandbox.node import Folders, NodeClasses
 from comfyui_workflow.sandbox.prompt_queue import PromptQueue, QueueItem
 from comfyui_workflow.sandbox.result_cache import ResultCache
 from comfyui_workflow.sandbox.server_log import ServerLog
@@ -26,8 +26,7 @@ class Engine:
     def __init__(
         self,
         *,
-        folders: Folders,
-        node_classes: NodeClasses,
+        catalog: Catalog,
         hub: SocketHub,
         faults: FaultBoard,
         execution_log: ExecutionLog,
@@ -35,14 +34,13 @@ class Engine:
     ) -> None:
         self.queue = PromptQueue(on_change=self._send_status)
         self.history = History()
-        self.log = ServerLog()
+        self.log = ServerLog(faults)
         self._signals = Signals()
         self._resources = SharedResources(
-            folders=folders,
-            node_classes=node_classes,
+            catalog=catalog,
             hub=hub,
             faults=faults,
-            cache=ResultCache(folders=folders, node_classes=node_classes),
+            cache=ResultCache(catalog),
             signals=self._signals,
             has_previews=has_previews,
             queue_again=self._queue_again,
@@ -77,8 +75,21 @@ class Engine:
 
     def interrupt(self, prompt_id: object | None) -> None:
         """Interrupts the running prompt if it has this id (None: any id). Keeps pending prompts."""
-        if prompt_id is None or self._resources.faults.is_old or self.queue.is_running(prompt_id):
+        if (
+            prompt_id is None
+            or not self._resources.faults.version.knows_prompt_ids
+            or self.queue.is_running(prompt_id)
+        ):
             self._signals.interrupt.set()
+
+    def cancel(self, prompt_id: str) -> bool:
+        """Removes a pending prompt or interrupts the running one. Returns False for any other id."""
+        if self.queue.delete(prompt_id):
+            return True
+        is_running = self.queue.is_running(prompt_id)
+        if is_running:
+            self._signals.interrupt.set()
+        return is_running
 
     def free_memory(self) -> None:
         """Clears the cached results as soon as no prompt runs."""
@@ -100,7 +111,8 @@ class Engine:
         except (Abandoned, SystemExit):
             return
         except BaseException:  # noqa: BLE001 - ends the thread; the log is the only visible trace
-            self.log.write(f"Exception in thread Thread-2 (prompt_worker):\n{traceback.format_exc()}")
+            trace = traceback.format_exc()
+            self.log.write(f"Exception in thread Thread-2 (prompt_worker):\n{trace}", level=None)
 
     def _execute(self, key: int, item: QueueItem) -> None:
         if self._wants_free_memory.is_set():

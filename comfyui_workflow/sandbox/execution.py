@@ -10,12 +10,11 @@ from typing import Any
 
 from PIL import Image
 
+from comfyui_workflow.sandbox.catalog import Catalog
 from comfyui_workflow.sandbox.faults import FaultBoard, OutOfMemory
-from comfyui_workflow.sandbox.links import Graph, is_link, schema_inputs
+from comfyui_workflow.sandbox.links import Graph, is_link
 from comfyui_workflow.sandbox.node import (
-    Folders,
     Interrupted,
-    NodeClasses,
     NodeResult,
     SandboxNode,
 )
@@ -26,6 +25,7 @@ from comfyui_workflow.sandbox.schedule import DependencyCycle, Schedule
 from comfyui_workflow.sandbox.validation import type_name
 from comfyui_workflow.sandbox.websockets import SocketHub
 
+_PREVIEW_METHODS = ("none", "auto", "latent2rgb", "taesd")
 _OUT_OF_MEMORY_TIPS = (
     "This error means you ran out of memory on your GPU.\n\n"
     "TIPS: If the workflow worked before you might have accidentally set the batch_size to a large number."
@@ -58,14 +58,20 @@ class Signals:
 class SharedResources:
     """Resources that all prompts of one server share."""
 
-    folders: Folders
-    node_classes: NodeClasses
+    catalog: Catalog
     hub: SocketHub
     faults: FaultBoard
     cache: ResultCache
     signals: Signals
     has_previews: bool
     queue_again: Callable[[QueueItem], None]
+
+    def shows_previews(self, extra_data: dict[str, Any]) -> bool:
+        """True if the prompt shows previews: its own `preview_method` goes before that of the server."""
+        method = extra_data.get("preview_method")
+        if not self.faults.version.previews_one_prompt or method not in _PREVIEW_METHODS:
+            return self.has_previews
+        return bool(method != "none")
 
 
 class PromptExecution:
@@ -82,6 +88,7 @@ class PromptExecution:
         self.executed: list[str] = []
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self._extra_pnginfo = extra_data.get("extra_pnginfo")
+        self._has_previews = resources.shows_previews(extra_data)
         self._resources = resources
         self._on_node = on_node
         self._progress = ProgressBoard(
@@ -116,7 +123,7 @@ class PromptExecution:
             raise SystemExit
         schedule = Schedule(
             self._graph,
-            node_classes=self._resources.node_classes,
+            catalog=self._resources.catalog,
             is_cached=lambda node_id: self._resources.cache.get(node_id) is not None,
         )
         for output in self._outputs_to_execute:
@@ -165,7 +172,7 @@ class PromptExecution:
     def _inputs_of(self, node_id: str) -> dict[str, Any]:
         """Returns the arguments for `execute`. As in ComfyUI, links of undeclared inputs are passed too."""
         node = self._graph[node_id]
-        schema = schema_inputs(self._class_of(node_id).input_types(self._resources.folders))
+        schema = self._resources.catalog.live_inputs(node).all
         values: dict[str, Any] = {}
         for name, value in node["inputs"].items():
             if is_link(value):
@@ -186,10 +193,12 @@ class PromptExecution:
             self._extra_pnginfo,
             resources,
             self._progress,
+            has_previews=self._has_previews,
             queue_again=lambda: resources.queue_again(self._item),
         )
-        arguments = {name: [value] for name, value in inputs.items()} if node_class.INPUT_IS_LIST else inputs
-        result = node_class().execute(context, **arguments)
+        values = {name: [value] for name, value in inputs.items()} if node_class.INPUT_IS_LIST else inputs
+        live = resources.catalog.live_inputs(self._graph[node_id])
+        result = node_class().execute(context, **live.nested(values))
         resources.signals.pause(0)
         return result
 
@@ -261,7 +270,7 @@ class PromptExecution:
             self._resources.hub.send_soon(event, data, self.client_id)
 
     def _class_of(self, node_id: str) -> type[SandboxNode]:
-        return self._resources.node_classes[self._graph[node_id]["class_type"]]
+        return self._resources.catalog[self._graph[node_id]["class_type"]]
 
     def _ends_with(self, *events: str) -> bool:
         return bool(self.messages) and self.messages[-1][0] in events
@@ -281,6 +290,7 @@ class _Context:
         resources: SharedResources,
         progress: ProgressBoard,
         *,
+        has_previews: bool,
         queue_again: Callable[[], None],
     ) -> None:
         self.queue_again = queue_again
@@ -289,18 +299,19 @@ class _Context:
         self.extra_pnginfo = extra_pnginfo
         self._resources = resources
         self._progress = progress
+        self._has_previews = has_previews
 
     @property
     def input_dir(self) -> Path:
-        return self._resources.folders.input_dir
+        return self._resources.catalog.folders.input_dir
 
     @property
     def output_dir(self) -> Path:
-        return self._resources.folders.output_dir
+        return self._resources.catalog.folders.output_dir
 
     @property
     def temp_dir(self) -> Path:
-        return self._resources.folders.temp_dir
+        return self._resources.catalog.folders.temp_dir
 
     def send_picture(self, value: int, maximum: int, picture: Image.Image) -> None:
         self._resources.signals.raise_if_interrupted()
@@ -310,7 +321,7 @@ class _Context:
         signals = self._resources.signals
         signals.pause(self._resources.faults.now.step_delay_s)
         signals.raise_if_interrupted()
-        shown = preview if self._resources.has_previews else None
+        shown = preview if self._has_previews else None
         self._progress.step(self.node_id, value, maximum, shown)
 
 

@@ -5,6 +5,8 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from comfyui_workflow.sandbox.versions import DEFAULT_VERSION, Version
+
 
 class OutOfMemory(RuntimeError):
     """Imitation of torch's exception. It has torch's name, because clients see the name."""
@@ -80,7 +82,7 @@ class Faults(BaseModel):
     restart              once: the port is closed for `down_s`; only input and output files are kept
     freeze_s             once: nothing is answered for this many seconds, not even a ping
     hold                 no prompt is started while this is set; prompts stay pending
-    version              "old" simulates ComfyUI 0.3.41
+    version              the version of ComfyUI to imitate: one of `Version`
     cut_ssh              once: every SSH connection is aborted
     refuse_ssh_s         once: new SSH connections are refused for this many seconds
     freeze_ssh_s         once: existing SSH connections stop answering for this many seconds; new ones work
@@ -102,7 +104,7 @@ class Faults(BaseModel):
     restart: Restart | None = None
     freeze_s: float = Field(default=0.0, ge=0)
     hold: bool = False
-    version: Literal["new", "old"] = "new"
+    version: Version = DEFAULT_VERSION
     cut_ssh: bool = False
     refuse_ssh_s: float = Field(default=0.0, ge=0)
     freeze_ssh_s: float = Field(default=0.0, ge=0)
@@ -129,8 +131,8 @@ class FaultBoard:
         self.ssh_faults: SSHFaults | None = None
 
     @property
-    def is_old(self) -> bool:
-        return self.now.version == "old"
+    def version(self) -> Version:
+        return self.now.version
 
     @property
     def frozen_for_s(self) -> float:

@@ -4,6 +4,7 @@ from typing import Any
 
 from comfyui_workflow.sandbox.links import accepted_names
 from comfyui_workflow.sandbox.node import SandboxNode
+from comfyui_workflow.sandbox.versions import Version
 
 _CONVERSIONS: dict[str, type] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 _LONGEST_LISTED_COMBO = 20
@@ -17,7 +18,7 @@ def overrides_validation(node_class: type[SandboxNode]) -> bool:
 
 
 class InputCheck:
-    """One input of one node: its declaration, and its value in the graph."""
+    """One input of one node: its declaration, and its value in the graph. Nested inputs have dotted names."""
 
     def __init__(
         self,
@@ -45,19 +46,19 @@ class InputCheck:
         extra_info = {"input_name": self.name, "input_config": self.config, **extra}
         return {"type": kind, "message": message, "details": details, "extra_info": extra_info}
 
-    def missing(self, *, is_required: bool) -> list[Reason]:
+    def missing(self, *, is_required: bool, is_nested: bool) -> list[Reason]:
         if not is_required:
             return []
         return [
             {
                 "type": "required_input_missing",
                 "message": "Required input is missing",
-                "details": self.name,
+                "details": self.name.split(".")[-1] if is_nested else self.name,
                 "extra_info": {"input_name": self.name},
             }
         ]
 
-    def widget(self) -> list[Reason]:
+    def widget(self, version: Version) -> list[Reason]:
         """Converts the value in place, then checks range or list, unless the class does that itself."""
         if isinstance(self.value, dict) and "__value__" in self.value:
             self._inputs[self.name] = self.value["__value__"]
@@ -69,7 +70,7 @@ class InputCheck:
             names, takes_any = accepted_names(self._node_class.validate_inputs)
             if takes_any or self.name in names:
                 return []
-        return self._out_of_range() or self._not_in_list()
+        return self._out_of_range() or self._not_in_list(version)
 
     def _convert(self) -> None:
         if isinstance(self.kind, str) and self.kind in _CONVERSIONS:
@@ -91,13 +92,22 @@ class InputCheck:
             return [self.reason("value_bigger_than_max", message, self.name, received_value=value)]
         return []
 
-    def _not_in_list(self) -> list[Reason]:
-        if not isinstance(self.kind, list) or self.value in self.kind:
+    def _not_in_list(self, version: Version) -> list[Reason]:
+        options = self._choices(version)
+        if options is None or self.value in options:
             return []
-        is_long = len(self.kind) > _LONGEST_LISTED_COMBO
-        listed = f"(list of length {len(self.kind)})" if is_long else str(self.kind)
-        details = f"{self.name}: '{self.value}' not in {listed}"
+        is_long = len(options) > _LONGEST_LISTED_COMBO
+        listed = f"(list of length {len(options)})" if is_long else str(options)
+        shown = repr(self.value) if version.explains_refusals else f"'{self.value}'"
+        details = f"{self.name}: {shown} not in {listed}"
         reason = self.reason("value_not_in_list", "Value not in list", details, received_value=self.value)
         if is_long:
             reason["extra_info"]["input_config"] = None
         return [reason]
+
+    def _choices(self, version: Version) -> list[Any] | None:
+        """Returns the allowed values; None for any value."""
+        if isinstance(self.kind, list):
+            return self.kind
+        is_checked = self.kind == "COMBO" and version.checks_every_list
+        return list(self._options.get("options", [])) if is_checked else None

@@ -9,6 +9,7 @@ from comfyui_workflow.sandbox.comfyui_server import ComfyUIServer
 from comfyui_workflow.sandbox.layout import Layout
 from comfyui_workflow.sandbox.nodes import NODE_CLASSES
 from comfyui_workflow.sandbox.ssh_server import USERNAME, SSHServer
+from comfyui_workflow.sandbox.versions import DEFAULT_VERSION
 
 HOST = "127.0.0.1"
 
@@ -30,6 +31,7 @@ class SandboxInstance:
     execution_log: Path | None = None
     step_delay_s: float = 0.0
     preview_method: str = "auto"
+    comfyui_version: str = DEFAULT_VERSION
 
     def __post_init__(self) -> None:
         self.layout = Layout(self.root)
@@ -74,7 +76,7 @@ class SandboxInstance:
             execution_log=self.execution_log,
             preview_method=self.preview_method,
         )
-        comfyui.faults.change({"step_delay_s": self.step_delay_s})
+        comfyui.faults.change({"step_delay_s": self.step_delay_s, "version": self.comfyui_version})
         return comfyui
 
 

@@ -19,11 +19,6 @@ def links_of(node: dict[str, Any]) -> list[list[Any]]:
     return [value for value in node["inputs"].values() if is_link(value)]
 
 
-def schema_inputs(input_types: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Returns all inputs that a class declares, required ones first, without hidden ones."""
-    return {**input_types.get("required", {}), **input_types.get("optional", {})}
-
-
 def input_type_and_options(declared: Any) -> tuple[Any, dict[str, Any]]:
     """Splits an entry of INPUT_TYPES into type and options: ("INT", {"min": 1}). The options are optional."""
     return declared[0], declared[1] if len(declared) > 1 else {}

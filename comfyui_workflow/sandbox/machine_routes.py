@@ -3,11 +3,9 @@
 from aiohttp import web
 
 from comfyui_workflow.sandbox.backend import Backend
-from comfyui_workflow.sandbox.object_info import serialize_class, serialize_classes
 from comfyui_workflow.sandbox.system import model_folders, models_in, newest_files, serialize_system
 from comfyui_workflow.sandbox.uploads import UploadRefused, store_image, store_mask
 from comfyui_workflow.sandbox.viewing import view
-from comfyui_workflow.sandbox.websockets import SERVER_FEATURES
 
 
 class MachineRoutes:
@@ -51,19 +49,18 @@ class MachineRoutes:
         return view(request.query, self._backend.folders)
 
     async def object_info(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(serialize_classes(self._backend.node_classes, self._backend.folders))
+        catalog = self._backend.catalog
+        return web.json_response({name: catalog.serialize(name) for name in catalog})
 
     async def object_info_of(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["node_class"]
-        node_class = self._backend.node_classes.get(name)
-        if node_class is None:
-            return web.json_response({})
-        return web.json_response({name: serialize_class(name, node_class, self._backend.folders)})
+        catalog = self._backend.catalog
+        return web.json_response({name: catalog.serialize(name)} if name in catalog else {})
 
     async def system_stats(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(
             serialize_system(
-                is_old=self._backend.faults.is_old,
+                version=self._backend.faults.version,
                 address=self._backend.address,
                 folders=self._backend.folders,
                 preview=self._backend.preview_method,
@@ -71,9 +68,8 @@ class MachineRoutes:
         )
 
     async def features(self, request: web.Request) -> web.StreamResponse:
-        if self._backend.faults.is_old:
-            return no_such_page()
-        return web.json_response(SERVER_FEATURES)
+        version = self._backend.faults.version
+        return web.json_response(version.features) if version.knows_prompt_ids else no_such_page()
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         kinds = [kind for kind in model_folders(self._backend.folders) if kind != "configs"]

@@ -1,6 +1,7 @@
 """Routes that set the simulated faults, and the wrong HTTP responses."""
 
 import asyncio
+import traceback
 import zlib
 from collections.abc import Awaitable, Callable
 
@@ -58,6 +59,23 @@ class MisbehaviourRoutes:
     async def reset(self, request: web.Request) -> web.StreamResponse:
         await self._backend.reset()
         return web.json_response({})
+
+
+def log_errors(backend: Backend) -> Middleware:
+    """Returns the middleware that writes the traceback of a handler's exception to the log."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException:
+            raise
+        except Exception:  # noqa: BLE001 - as in ComfyUI, any exception is a status 500
+            text = f"Error handling request from {request.remote}\n{traceback.format_exc()}".rstrip()
+            backend.engine.log.write(text, level="ERROR")
+            return web.Response(status=500, text=_SERVER_ERROR)
+
+    return middleware
 
 
 def misbehave(backend: Backend) -> Middleware:

@@ -91,6 +91,16 @@ class SandboxNode:
     RETURN_NAMES: ClassVar[tuple[str, ...]] = ()
     OUTPUT_NODE: ClassVar[bool] = False
     INPUT_IS_LIST: ClassVar[bool] = False
+    IS_V3: ClassVar[bool] = False
+    """True for a class of the newer interface for nodes: /object_info shows more of it."""
+    DEPRECATED: ClassVar[bool] = False
+    EXPERIMENTAL: ClassVar[bool] = False
+    API_NODE: ClassVar[bool] = False
+    """True for a partner node: one that costs credits at each execution."""
+    OUTPUT_TEMPLATES: ClassVar[tuple[str, ...]] = ()
+    """For outputs of the type of an input (COMFY_MATCHTYPE_V3): the template id of that input."""
+    SINCE: ClassVar[str] = ""
+    """The first version that has the class; empty for all versions."""
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
@@ -115,6 +125,11 @@ class SandboxNode:
         or choices.
         """
         return True
+
+    @classmethod
+    def on_prompt(cls, graph: Any) -> None:
+        """Is called for every POST /prompt before the validation, as hooks of packs are. An exception becomes
+        a 500."""
 
     def execute(self, context: NodeContext, **inputs: Any) -> NodeResult:
         """Executes the node. Any exception except Interrupted ends the prompt with an execution_error."""

@@ -5,17 +5,27 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from comfyui_workflow.sandbox.faults import FaultBoard
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@web.middleware
-async def guard_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
-    if _is_foreign(request.headers.get("Host", ""), request.headers.get("Origin", "")):
-        return web.Response(status=403)
-    if request.method == "OPTIONS":
-        return web.Response()
-    return await handler(request)
+def guard_origin(faults: FaultBoard) -> Middleware:
+    """Returns the middleware. Newer versions also refuse what a browser marks as cross-site."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        is_cross_site = request.headers.get("Sec-Fetch-Site") == "cross-site"
+        is_foreign = _is_foreign(request.headers.get("Host", ""), request.headers.get("Origin", ""))
+        if is_foreign or (is_cross_site and faults.version.refuses_cross_site):
+            return web.Response(status=403)
+        if request.method == "OPTIONS":
+            return web.Response()
+        return await handler(request)
+
+    return middleware
 
 
 def _is_foreign(host: str, origin: str) -> bool:

@@ -60,7 +60,7 @@ class ProgressBoard:
     def _put(self, node_id: str, *, value: float, maximum: float, state: str) -> None:
         entry = {"value": value, "max": maximum, "state": state, "node_id": node_id}
         self._nodes[node_id] = {**entry, "prompt_id": self._prompt_id, **_lineage(node_id)}
-        if not self._faults.is_old:
+        if self._faults.version.knows_prompt_ids:
             data = {"prompt_id": self._prompt_id, "nodes": self._nodes}
             self._hub.send_soon("progress_state", data, self._client_id)
 

@@ -62,8 +62,9 @@ class PromptQueue:
             self._is_closed = True
             self._changed.notify_all()
 
-    def delete(self, prompt_id: object) -> None:
-        """Removes one pending prompt with this id, even if several exist; never the running one."""
+    def delete(self, prompt_id: object) -> bool:
+        """Removes one pending prompt with this id, even if several exist; never the running one. Returns
+        False if there is none."""
         with self._changed:
             for index, item in enumerate(self._pending):
                 if item[1] == prompt_id:
@@ -72,7 +73,8 @@ class PromptQueue:
                     if not self._pending:
                         self._on_change()  # ComfyUI notifies twice if this was the last pending prompt
                     self._on_change()
-                    return
+                    return True
+        return False
 
     def clear(self) -> None:
         with self._changed:

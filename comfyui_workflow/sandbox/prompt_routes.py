@@ -2,13 +2,26 @@
 
 import asyncio
 import json
+import time
 import uuid
 from typing import Any
 
 from aiohttp import web
 
 from comfyui_workflow.sandbox.backend import Backend
-from comfyui_workflow.sandbox.validation import validate_graph
+from comfyui_workflow.sandbox.history import without_secrets
+from comfyui_workflow.sandbox.machine_routes import no_such_page
+from comfyui_workflow.sandbox.prompt_ids import is_canonical
+from comfyui_workflow.sandbox.replacements import REPLACEMENTS, replace_nodes
+from comfyui_workflow.sandbox.validation import Verdict, validate_graph
+
+_INVALID_ID = {
+    "type": "invalid_prompt_id",
+    "message": "prompt_id must be a valid UUID",
+    "details": "prompt_id must be a UUID string in canonical lowercase hyphenated form; "
+    "omit it to let the server generate one",
+    "extra_info": {},
+}
 
 
 class PromptRoutes:
@@ -27,6 +40,7 @@ class PromptRoutes:
             web.get("/history/{prompt_id}", self.history_of),
             web.post("/history", self.change_history),
             web.post("/free", self.free),
+            web.get("/node_replacements", self.node_replacements),
         ]
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
@@ -54,22 +68,37 @@ class PromptRoutes:
                     "extra_info": {},
                 }
             )
-        verdict = validate_graph(
-            body["prompt"],
-            node_classes=self._backend.node_classes,
-            folders=self._backend.folders,
-            targets=body.get("partial_execution_targets"),
-        )
-        extra_data = body.get("extra_data", {})
-        if "client_id" in body:
-            extra_data["client_id"] = body["client_id"]
+        version = self._backend.faults.version
+        if version.wants_canonical_ids and not _has_canonical_id(body):
+            return _refused(_INVALID_ID)
+        verdict = self._validate(body)
         if verdict.error:
+            self._backend.engine.log.write(f"invalid prompt: {verdict.error}", level="WARNING")
             return _refused(verdict.error, verdict.node_errors)
-        prompt_id = self._prompt_id(body)
+        prompt_id, extra_data = self._prompt_id(body), self._extra_data(body)
         self._backend.engine.queue.put((number, prompt_id, body["prompt"], extra_data, verdict.good_outputs))
         return web.json_response(
             {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
         )
+
+    def _validate(self, body: dict[str, Any]) -> Verdict:
+        """Validates the graph, after the hooks and the node replacements. Raises: any exception of a hook;
+        the exceptions of `replace_nodes` and `validate_graph`."""
+        graph, version, catalog = body["prompt"], self._backend.faults.version, self._backend.catalog
+        for name in catalog:
+            catalog[name].on_prompt(graph)
+        if version.replaces_nodes:
+            replace_nodes(graph, catalog)
+        targets = body.get("partial_execution_targets")
+        return validate_graph(graph, catalog=catalog, version=version, targets=targets)
+
+    def _extra_data(self, body: dict[str, Any]) -> dict[str, Any]:
+        extra_data: dict[str, Any] = body.get("extra_data", {})
+        if "client_id" in body:
+            extra_data["client_id"] = body["client_id"]
+        if self._backend.faults.version.lists_jobs:
+            extra_data["create_time"] = int(time.time() * 1000)
+        return extra_data
 
     def _number(self, body: Any) -> float:
         if "number" in body:
@@ -79,12 +108,16 @@ class PromptRoutes:
         return -number if is_front else number
 
     def _prompt_id(self, body: dict[str, Any]) -> str:
-        if self._backend.faults.is_old:
+        version = self._backend.faults.version
+        if not version.knows_prompt_ids or (version.wants_canonical_ids and body.get("prompt_id") is None):
             return str(uuid.uuid4())
         return str(body.get("prompt_id", uuid.uuid4()))
 
     async def queue(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(self._backend.engine.queue.serialize())
+        queue = self._backend.engine.queue.serialize()
+        if self._backend.faults.version.lists_jobs:
+            queue = {name: [without_secrets(item) for item in items] for name, items in queue.items()}
+        return web.json_response(queue)
 
     async def change_queue(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -121,10 +154,19 @@ class PromptRoutes:
             self._backend.engine.history.delete(prompt_id)
         return web.Response()
 
+    async def node_replacements(self, request: web.Request) -> web.StreamResponse:
+        if not self._backend.faults.version.replaces_nodes:
+            return no_such_page()
+        return web.json_response(REPLACEMENTS)
+
     async def free(self, request: web.Request) -> web.StreamResponse:
         if (await request.json()).get("free_memory"):
             self._backend.engine.free_memory()
         return web.Response()
+
+
+def _has_canonical_id(body: dict[str, Any]) -> bool:
+    return body.get("prompt_id") is None or is_canonical(body["prompt_id"])
 
 
 def _refused(error: dict[str, Any], node_errors: dict[str, Any] | None = None) -> web.Response:

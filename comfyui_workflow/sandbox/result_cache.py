@@ -12,8 +12,9 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from comfyui_workflow.sandbox.links import Graph, accepted_widgets, is_link, schema_inputs
-from comfyui_workflow.sandbox.node import Folders, NodeClasses, SandboxNode
+from comfyui_workflow.sandbox.catalog import Catalog
+from comfyui_workflow.sandbox.links import Graph, accepted_widgets, is_link
+from comfyui_workflow.sandbox.node import SandboxNode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +28,14 @@ class CachedResult:
 class ResultCache:
     """Results of all nodes of one graph, by their cache keys."""
 
-    def __init__(self, *, folders: Folders, node_classes: NodeClasses) -> None:
-        self._folders = folders
-        self._node_classes = node_classes
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
         self._results: dict[str, CachedResult] = {}
         self._keys: dict[str, str] = {}
 
     def prepare(self, graph: Graph) -> None:
         """Prepares the cache for a new prompt: computes its keys, and drops the results of all other keys."""
-        self._keys = _CacheKeys(graph, self._folders, self._node_classes).of_all()
+        self._keys = _CacheKeys(graph, self._catalog).of_all()
         wanted = set(self._keys.values())
         self._results = {key: result for key, result in self._results.items() if key in wanted}
 
@@ -52,10 +52,9 @@ class ResultCache:
 class _CacheKeys:
     """Computes the cache keys of all nodes of a graph."""
 
-    def __init__(self, graph: Graph, folders: Folders, node_classes: NodeClasses) -> None:
+    def __init__(self, graph: Graph, catalog: Catalog) -> None:
         self._graph = graph
-        self._folders = folders
-        self._node_classes = node_classes
+        self._catalog = catalog
         self._computed: dict[str, str] = {}
 
     def of_all(self) -> dict[str, str]:
@@ -74,20 +73,21 @@ class _CacheKeys:
 
     def _key_parts(self, node_id: str) -> list[object]:
         node = self._graph[node_id]
-        node_class = self._node_classes[node["class_type"]]
+        node_class = self._catalog[node["class_type"]]
         inputs = node.get("inputs", {})
-        input_types = node_class.input_types(self._folders)
-        widgets = accepted_widgets(node_class.is_changed, inputs, schema_inputs(input_types))
+        live = self._catalog.live_inputs({**node, "inputs": inputs})
+        widgets = accepted_widgets(node_class.is_changed, inputs, live.all)
+        hidden = node_class.input_types(self._catalog.folders).get("hidden", {})
         return [
             node["class_type"],
-            node_id if "UNIQUE_ID" in input_types.get("hidden", {}).values() else None,
+            node_id if "UNIQUE_ID" in hidden.values() else None,
             self._change_key(node_class, widgets),
             {name: self._input(value) for name, value in inputs.items()},
         ]
 
     def _change_key(self, node_class: type[SandboxNode], widgets: dict[str, Any]) -> object:
         try:
-            key = node_class.is_changed(self._folders, **widgets)
+            key = node_class.is_changed(self._catalog.folders, **widgets)
         except Exception:  # noqa: BLE001 - as in ComfyUI, the node then runs again
             key = math.nan
         is_never_equal = isinstance(key, float) and math.isnan(key)

@@ -6,8 +6,8 @@ the ready nodes, the one nearest to an output node is next (0 to 2 links away; a
 
 from collections.abc import Callable
 
+from comfyui_workflow.sandbox.catalog import Catalog
 from comfyui_workflow.sandbox.links import Graph, links_of
-from comfyui_workflow.sandbox.node import NodeClasses
 
 
 class NodeNotFound(Exception):
@@ -25,9 +25,9 @@ class DependencyCycle(Exception):
 class Schedule:
     """Nodes still to run. Cached nodes are not waited for, so sources that only they need never run."""
 
-    def __init__(self, graph: Graph, *, node_classes: NodeClasses, is_cached: Callable[[str], bool]) -> None:
+    def __init__(self, graph: Graph, *, catalog: Catalog, is_cached: Callable[[str], bool]) -> None:
         self._graph = graph
-        self._node_classes = node_classes
+        self._catalog = catalog
         self._is_cached = is_cached
         self._pending: dict[str, int] = {}  # node id -> number of sources not done yet, in order of discovery
         self._targets: dict[str, list[str]] = {}
@@ -82,7 +82,7 @@ class Schedule:
         return 3
 
     def _is_output(self, node_id: str) -> bool:
-        return self._node_classes[self._graph[node_id]["class_type"]].OUTPUT_NODE
+        return self._catalog[self._graph[node_id]["class_type"]].OUTPUT_NODE
 
     def _first_in_cycle(self) -> str:
         """Removes nodes without sources until only cycles and their dependents remain; returns the first."""

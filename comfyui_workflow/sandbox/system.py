@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.sandbox.node import Folders
-
-NEW_VERSION = "0.3.64"
-OLD_VERSION = "0.3.41"
+from comfyui_workflow.sandbox.versions import Version
 
 _MODEL_FOLDERS = (
     "checkpoints", "configs", "loras", "vae", "text_encoders", "diffusion_models", "clip_vision",
@@ -17,27 +15,52 @@ _MODEL_FOLDERS = (
 )  # fmt: skip
 _ALSO_IN_OUTPUT = ("checkpoints", "loras", "vae", "diffusion_models")
 
+_PACKAGES = {
+    "comfyui-frontend-package": "1.49.6",
+    "comfyui-workflow-templates": "0.11.44",
+    "comfyui-embedded-docs": "0.5.10",
+    "comfy-kitchen": "0.2.31",
+    "comfy-aimdo": "0.4.13",
+}
+_PARTS: dict[Version, dict[str, Any]] = {
+    Version.V0_33_0: {
+        "required_frontend_version": "1.49.6",
+        "installed_templates_version": "0.11.44",
+        "required_templates_version": "0.11.44",
+        "comfy_package_versions": [
+            {"name": name, "installed": version, "required": version} for name, version in _PACKAGES.items()
+        ],
+    },
+    Version.V0_8_0: {
+        "required_frontend_version": "1.35.9",
+        "installed_templates_version": "0.7.67",
+        "required_templates_version": "0.7.67",
+    },
+    Version.V0_3_64: {
+        "required_frontend_version": "1.27.10",
+        "installed_templates_version": "0.1.95",
+        "required_templates_version": "0.1.95",
+    },
+    Version.V0_3_41: {},
+}
+
 
 def serialize_system(
-    *, is_old: bool, address: tuple[str, int], folders: Folders, preview: str
+    *, version: Version, address: tuple[str, int], folders: Folders, preview: str
 ) -> dict[str, Any]:
     """Returns the response to GET /system_stats; `argv` is the command line of a real server."""
     total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     free_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    newer = {
-        "required_frontend_version": "1.27.10",
-        "installed_templates_version": "0.1.95",
-        "required_templates_version": "0.1.95",
-    }
     system = {
-        "os": os.name,
+        "os": sys.platform if version.lists_jobs else os.name,
         "ram_total": total_bytes,
         "ram_free": free_bytes,
-        "comfyui_version": OLD_VERSION if is_old else NEW_VERSION,
-        **({} if is_old else newer),
+        "comfyui_version": version,
+        **_PARTS[version],
         "python_version": sys.version,
         "pytorch_version": "none (sandbox)",
         "embedded_python": False,
+        **({"deploy_environment": "local-git"} if version.cancels_jobs else {}),
         "argv": _argv(address, folders, preview),
     }
     device = {

@@ -5,14 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from comfyui_workflow.sandbox.catalog import Catalog
+from comfyui_workflow.sandbox.dynamic_inputs import MATCH_TYPE
 from comfyui_workflow.sandbox.input_check import InputCheck, Reason, overrides_validation
-from comfyui_workflow.sandbox.links import (
-    Graph,
-    accepted_widgets,
-    input_type_and_options,
-    schema_inputs,
-)
-from comfyui_workflow.sandbox.node import Folders, NodeClasses, SandboxNode
+from comfyui_workflow.sandbox.links import Graph, accepted_widgets, input_type_and_options
+from comfyui_workflow.sandbox.node import SandboxNode
+from comfyui_workflow.sandbox.versions import Version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ def type_name(error: BaseException) -> str:
 
 
 def validate_graph(
-    graph: Graph, *, node_classes: NodeClasses, folders: Folders, targets: Iterable[str] | None = None
+    graph: Graph, *, catalog: Catalog, version: Version, targets: Iterable[str] | None = None
 ) -> Verdict:
     """Validates the graph and converts its widget values in place ("16" becomes 16 for an INT).
 
@@ -46,27 +44,48 @@ def validate_graph(
     """
     outputs: list[str] = []
     for node_id in graph:
-        if "class_type" not in graph[node_id]:
-            return _invalid_prompt(
-                "Cannot execute because a node is missing the class_type property.", node_id
-            )
-        node_class = node_classes.get(graph[node_id]["class_type"])
+        node = graph[node_id]
+        node_class = catalog.get(node["class_type"]) if "class_type" in node else None
         if node_class is None:
-            message = f"Cannot execute because node {graph[node_id]['class_type']} does not exist."
-            return _invalid_prompt(message, node_id)
+            return _missing_class(node_id, node) if version.explains_refusals else _no_class(node_id, node)
         if node_class.OUTPUT_NODE and (targets is None or node_id in targets):
             outputs.append(node_id)
     if not outputs:
         return _refused("prompt_no_outputs", "Prompt has no outputs", "", {})
-    return _validate_outputs(outputs, _GraphCheck(graph, node_classes, folders))
+    return _validate_outputs(outputs, _GraphCheck(graph, catalog, version))
 
 
-def _invalid_prompt(message: str, node_id: str) -> Verdict:
+def _no_class(node_id: str, node: dict[str, Any]) -> Verdict:
+    """Returns the refusal of a node without a known class, as the older versions word it."""
+    message = (
+        f"Cannot execute because node {node['class_type']} does not exist."
+        if "class_type" in node
+        else "Cannot execute because a node is missing the class_type property."
+    )
     return _refused("invalid_prompt", message, f"Node ID '#{node_id}'", {})
 
 
-def _refused(kind: str, message: str, details: str, node_errors: dict[str, Any]) -> Verdict:
-    error = {"type": kind, "message": message, "details": details, "extra_info": {}}
+def _missing_class(node_id: str, node: dict[str, Any]) -> Verdict:
+    class_type = node.get("class_type")
+    title = node.get("_meta", {}).get("title", class_type)
+    message = (
+        f"Node '{title}' not found. The custom node may not be installed."
+        if "class_type" in node
+        else f"Node '{title or f'ID #{node_id}'}' has no class_type. "
+        "The workflow may be corrupted or a custom node is missing."
+    )
+    about = {"node_id": node_id, "class_type": class_type, "node_title": title}
+    return _refused("missing_node_type", message, f"Node ID '#{node_id}'", {}, about)
+
+
+def _refused(
+    kind: str,
+    message: str,
+    details: str,
+    node_errors: dict[str, Any],
+    about: dict[str, Any] | None = None,
+) -> Verdict:
+    error = {"type": kind, "message": message, "details": details, "extra_info": about or {}}
     return Verdict(error=error, good_outputs=[], node_errors=node_errors)
 
 
@@ -94,12 +113,12 @@ def _validate_outputs(outputs: list[str], check: "_GraphCheck") -> Verdict:
 class _GraphCheck:
     """Validation of the nodes of a graph. Each node is validated once, even if several outputs need it."""
 
-    def __init__(self, graph: Graph, node_classes: NodeClasses, folders: Folders) -> None:
+    def __init__(self, graph: Graph, catalog: Catalog, version: Version) -> None:
         self._graph = graph
-        self._node_classes = node_classes
-        self._folders = folders
+        self._catalog = catalog
+        self._version = version
         self._verdicts: dict[str, _NodeVerdict] = {}
-        self._being_checked: set[str] = set()
+        self._being_checked: list[str] = []
 
     def output(self, node_id: str) -> _NodeVerdict:
         try:
@@ -125,33 +144,54 @@ class _GraphCheck:
     def _node(self, node_id: str) -> _NodeVerdict:
         if node_id in self._verdicts:
             return self._verdicts[node_id]
-        if node_id in self._being_checked:  # a cycle: ComfyUI refuses it without a reason
-            return _NodeVerdict(is_valid=False)
-        self._being_checked.add(node_id)
+        if node_id in self._being_checked:
+            return self._cycle(node_id)
+        self._being_checked.append(node_id)
         try:
-            self._verdicts[node_id] = self._validate_node(node_id)
+            verdict = self._validate_node(node_id)
         finally:
-            self._being_checked.discard(node_id)
+            self._being_checked.pop()
+        of_cycle = self._verdicts.get(node_id, _NodeVerdict(is_valid=True))
+        more = [reason for reason in verdict.reasons if reason not in of_cycle.reasons]
+        self._verdicts[node_id] = _NodeVerdict(
+            is_valid=verdict.is_valid and of_cycle.is_valid, reasons=of_cycle.reasons + more
+        )
+        return self._verdicts[node_id]
+
+    def _cycle(self, node_id: str) -> _NodeVerdict:
+        """Refuses the nodes of a cycle; the older versions give no reason."""
+        if not self._version.explains_refusals:
+            return _NodeVerdict(is_valid=False)
+        nodes = self._being_checked[self._being_checked.index(node_id) :]
+        path = " -> ".join(f"{one} ({self._graph[one]['class_type']})" for one in [*nodes, node_id])
+        for one in nodes:
+            reason = {
+                "type": "dependency_cycle",
+                "message": "Dependency cycle detected",
+                "details": path,
+                "extra_info": {"node_id": one, "cycle_nodes": nodes},
+            }
+            self._verdicts[one] = _NodeVerdict(is_valid=False, reasons=[reason])
         return self._verdicts[node_id]
 
     def _validate_node(self, node_id: str) -> _NodeVerdict:
         inputs = self._graph[node_id]["inputs"]
-        node_class = self._node_classes[self._graph[node_id]["class_type"]]
-        input_types = node_class.input_types(self._folders)
+        node_class = self._catalog[self._graph[node_id]["class_type"]]
+        live = self._catalog.live_inputs(self._graph[node_id])
         reasons: list[Reason] = []
         are_sources_valid = True
-        for name, declared in schema_inputs(input_types).items():
+        for name, declared in live.all.items():
             kind, options = input_type_and_options(declared)
             one = InputCheck(name, kind, options, inputs, node_class)
             if name not in inputs:
-                reasons += one.missing(is_required=name in input_types.get("required", {}))
+                reasons += one.missing(is_required=name in live.required, is_nested=live.has_dynamic)
             elif isinstance(inputs[name], list):
                 link_reasons, is_source_valid = self._link(one)
                 reasons += link_reasons
                 are_sources_valid = are_sources_valid and is_source_valid
             else:
-                reasons += one.widget()
-        reasons += self._custom(node_class, inputs, schema_inputs(input_types))
+                reasons += one.widget(self._version)
+        reasons += self._custom(node_class, inputs, live.all)
         return _NodeVerdict(is_valid=are_sources_valid and not reasons, reasons=reasons)
 
     def _link(self, one: InputCheck) -> tuple[list[Reason], bool]:
@@ -160,8 +200,7 @@ class _GraphCheck:
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
             return [one.reason("bad_linked_input", message, one.name, received_value=link)], True
-        source_class = self._node_classes[self._graph[link[0]]["class_type"]]
-        received = source_class.RETURN_TYPES[link[1]]
+        received = self._catalog.outputs(self._graph[link[0]]["class_type"])[link[1]]
         if not _types_match(received, one.kind):
             details = f"{one.name}, received_type({received}) mismatch input_type({one.kind})"
             extra = {"received_type": received, "linked_node": link}
@@ -191,7 +230,7 @@ class _GraphCheck:
         if not overrides_validation(node_class):
             return []
         widgets = accepted_widgets(node_class.validate_inputs, inputs, schema)
-        answer = node_class.validate_inputs(self._folders, **widgets) if widgets else True
+        answer = node_class.validate_inputs(self._catalog.folders, **widgets) if widgets else True
         if answer is True:
             return []
         return [
@@ -213,8 +252,9 @@ def _exception_reason(
 
 
 def _types_match(received: Any, wanted: Any) -> bool:
-    """True if the types are equal, one is `*`, or both are lists ("IMAGE,MASK") with a common member."""
-    if received == wanted or "*" in (received, wanted):
+    """True if the types are equal, one of them fits any other, or both are lists ("IMAGE,MASK") with a common
+    member."""
+    if received == wanted or not {"*", MATCH_TYPE}.isdisjoint((str(received), str(wanted))):
         return True
     if not isinstance(received, str) or not isinstance(wanted, str):
         return False

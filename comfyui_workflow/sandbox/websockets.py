@@ -12,8 +12,6 @@ from aiohttp import WSMsgType, web
 
 from comfyui_workflow.sandbox.faults import FaultBoard
 
-SERVER_FEATURES = {"supports_preview_metadata": True, "max_upload_size": 104857600}
-
 
 class BinaryEvent(IntEnum):
     """Type of a binary message: its first four bytes."""
@@ -108,10 +106,12 @@ class SocketHub:
             message = json.loads(text)
         except json.JSONDecodeError:
             return
-        if self._faults.is_old or not isinstance(message, dict) or message.get("type") != "feature_flags":
+        version = self._faults.version
+        is_about_features = isinstance(message, dict) and message.get("type") == "feature_flags"
+        if not version.knows_prompt_ids or not is_about_features:
             return
         self._features[client_id] = message.get("data") or {}
-        await self._send(socket, "feature_flags", SERVER_FEATURES)
+        await self._send(socket, "feature_flags", version.features)
 
     def _forget(self, client_id: str) -> None:
         """Removes the *newest* socket of the client id, even if an older socket has just ended.

@@ -11,6 +11,7 @@ from typing import Any
 from comfyui_workflow.workflows.graph import Graph, with_replaced_texts
 from comfyui_workflow.workflows.node_definitions import Definitions, InputDefinition
 from comfyui_workflow.workflows.validation.files import names_files
+from comfyui_workflow.workflows.validation.live_inputs import live_definition
 
 
 def with_listed_spellings(graph: Graph, definitions: Definitions) -> Graph:
@@ -20,7 +21,7 @@ def with_listed_spellings(graph: Graph, definitions: Definitions) -> Graph:
 
     def spelled(node: Mapping[str, Any], name: str, value: str) -> str:
         definition = definitions.get(node["class_type"])
-        declared = definition.input(name) if definition is not None else None
+        declared = live_definition(definition, node["inputs"]).input(name) if definition is not None else None
         if declared is None or not _has_spellings(value):
             return value
         if declared.choices and value not in declared.choices:
@@ -43,7 +44,7 @@ def unlisted_names(graph: Graph, definitions: Definitions) -> frozenset[str]:
 def _unlisted(graph: Graph, definitions: Definitions) -> Iterator[str]:
     for node in graph.values():
         definition = definitions.get(node["class_type"])
-        for declared in definition.inputs if definition else ():
+        for declared in live_definition(definition, node.get("inputs")).inputs if definition else ():
             value = node.get("inputs", {}).get(declared.name)
             is_file = isinstance(value, str) and names_files(node["class_type"], declared)
             if is_file and not value.isascii() and "/" not in value and value not in (declared.choices or ()):

@@ -1,7 +1,7 @@
 """Node classes in an instance's `/object_info`. The content is untrusted; parsing it never raises."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -75,8 +75,9 @@ class InputDefinition:
     choices: tuple[Any, ...] | None = None
     """The allowed values of a COMBO; None if the instance does not list them."""
     are_choices_checked: bool = False
-    """True if the class declares the list as the type. Only newer versions of ComfyUI also check a list among
-    the options."""
+    """True if ComfyUI checks the choices: older versions check only a list that is declared as the type."""
+    has_list_type: bool = False
+    """True if the class declares the list of choices as the type."""
 
     @property
     def is_forced(self) -> bool:
@@ -221,12 +222,21 @@ def _parse_node(class_type: str, raw: Mapping[str, Any]) -> NodeDefinition:
     return NodeDefinition(
         class_type=class_type,
         display_name=as_text(raw.get("display_name")) or class_type,
-        inputs=tuple(parse_inputs(as_object(raw.get("input")), as_object(raw.get("input_order")))),
+        inputs=_as_checked(raw),
         outputs=tuple(_type_name(each) for each in as_list(raw.get("output"))),
         is_output=raw.get("output_node") is True,
         has_input_order=isinstance(raw.get("input_order"), dict),
         module=as_text(raw.get("python_module")) or "",
     )
+
+
+def _as_checked(raw: Mapping[str, Any]) -> tuple[InputDefinition, ...]:
+    """Parses the inputs of a class. Versions after 0.8 send `is_input_list`, and check every list of
+    choices."""
+    inputs = parse_inputs(as_object(raw.get("input")), as_object(raw.get("input_order")))
+    if "is_input_list" not in raw:
+        return tuple(inputs)
+    return tuple(replace(each, are_choices_checked=each.type == "COMBO") for each in inputs)
 
 
 def parse_inputs(
@@ -258,6 +268,7 @@ def _parse_input(name: str, declared: object, *, is_required: bool) -> InputDefi
         options=options,
         choices=tuple(choices) if isinstance(choices, list) else None,
         are_choices_checked=is_list,
+        has_list_type=is_list,
     )
 
 

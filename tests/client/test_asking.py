@@ -65,7 +65,7 @@ def test_an_address_that_is_none(url: str) -> None:
 
 def test_what_it_tells_of_itself(comfyui: ComfyUI) -> None:
     system = comfyui.system_stats()
-    assert system.comfyui_version == "0.3.64"
+    assert system.comfyui_version == "0.33.0"
     assert (system.devices[0].vram_total or 0) > 0
     assert "SaveImage" in comfyui.definitions()
 

@@ -34,7 +34,7 @@ def test_two_answers_that_are_lost(comfyui: ComfyUI, sandbox_comfyui: RunningCom
 
 def test_a_comfyui_that_chooses_the_id_itself(comfyui: ComfyUI, sandbox_comfyui: RunningComfyUI) -> None:
     answers = [{"path": "/prompt", "mode": "drop", "method": "POST"}]
-    sandbox_comfyui.faults(version="old", answers=answers)
+    sandbox_comfyui.faults(version="0.3.41", answers=answers)
     submitted = comfyui.submit(quick_graph())
     assert comfyui.wait(submitted.prompt_id, timeout_s=20).outputs
     assert started(sandbox_comfyui) == [submitted.prompt_id]

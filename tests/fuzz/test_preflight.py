@@ -21,8 +21,25 @@ from tests.workflows.test_preflight import OBJECT_INFO, VERDICTS
 
 GRAPHS = [recorded["graph"] for recorded in VERDICTS]
 CLASSES = ["A", "B", "LoadLatent"]
-types = st.sampled_from(["INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGE", "*", "INT,FLOAT", "A_V3"])
-options = st.dictionaries(
+DYNAMIC = ["COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3", "COMFY_MATCHTYPE_V3"]
+types = st.sampled_from(
+    ["INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGE", "*", "INT,FLOAT", "A_V3", *DYNAMIC]
+)
+inner = st.dictionaries(
+    st.sampled_from(["required", "optional"]),
+    st.dictionaries(st.sampled_from("ab"), st.tuples(types, st.just({})).map(list) | values),
+)
+dynamic_options = st.fixed_dictionaries(
+    {},
+    optional={
+        "options": st.lists(st.fixed_dictionaries({"key": st.sampled_from("ab") | values, "inputs": inner})),
+        "template": st.fixed_dictionaries(
+            {"input": inner},
+            optional=dict.fromkeys(("prefix", "names", "min", "max"), values),
+        ),
+    },
+)
+options = dynamic_options | st.dictionaries(
     st.sampled_from(["min", "max", "options", "image_upload", "multiselect", "remote", "default"]), values
 )
 inputs = st.dictionaries(
@@ -37,15 +54,18 @@ classes = st.fixed_dictionaries(
         "output_node": st.booleans() | values,
         "python_module": st.sampled_from(["nodes", "comfy_extras.x", "custom_nodes.x"]) | values,
     },
-    optional={"input_order": st.dictionaries(st.sampled_from(["required", "optional"]), st.lists(texts))},
+    optional={
+        "input_order": st.dictionaries(st.sampled_from(["required", "optional"]), st.lists(texts)),
+        "is_input_list": st.booleans(),
+    },
 )
 links = st.tuples(st.sampled_from("1239"), st.integers(-2, 2) | st.booleans() | st.floats()).map(list)
 nodes = st.fixed_dictionaries(
     {
         "class_type": st.sampled_from([*CLASSES, "Unknown"]) | values,
         "inputs": st.dictionaries(
-            st.sampled_from(["a", "b", "latent", "extra"]),
-            links | values | st.fixed_dictionaries({"__value__": links | values}),
+            st.sampled_from(["a", "b", "latent", "extra", "a.a", "a.b", "b.a", "a.a0", "a.a.a"]),
+            links | st.sampled_from("ab") | values | st.fixed_dictionaries({"__value__": links | values}),
         )
         | values,
     },

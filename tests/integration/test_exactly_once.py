@@ -130,7 +130,7 @@ def test_a_prompt_that_an_old_comfyui_has_deep_in_its_history_is_found(
     server = make_server()
     silent = {"path": "/queue", "mode": "500", "times": 1_000_000}
     lost = {"path": "/prompt", "method": "POST", "mode": "drop"}
-    sandbox.faults(version="old", answers=[lost, silent])
+    sandbox.faults(version="0.3.41", answers=[lost, silent])
     run = server.execute(sandbox.ssh_string, painted(7))
     wait_until(lambda: runs_executed(sandbox)[run] == 1)
     others = painted(8)

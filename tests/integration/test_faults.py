@@ -183,7 +183,7 @@ def test_the_answer_is_lost_of_a_comfyui_that_chooses_its_own_ids(
     make_server: MakeServer, instance: Instance
 ) -> None:
     server = make_server()
-    instance.sandbox.faults(version="old", answers=[{"path": "/prompt", "method": "POST", "mode": "drop"}])
+    instance.sandbox.faults(version="0.3.41", answers=[{"path": "/prompt", "method": "POST", "mode": "drop"}])
     run = server.execute(instance.ssh_string, painted(50))
     done = server.until_finished(run)
     assert is_whole(done, instance)

@@ -30,10 +30,10 @@ def live_preview(server: ServerProcess, run_id: str) -> requests.Response:
     return requests.get(f"{server.url}/{run_id}/live-preview", timeout=10)
 
 
-@pytest.mark.parametrize("version", ["new", "old"])
+@pytest.mark.parametrize("version", ["0.33.0", "0.8.0", "0.3.64", "0.3.41"])
 def test_previews_come_while_a_node_samples(server: ServerProcess, instance: Instance, version: str) -> None:
     instance.sandbox.faults(version=version)
-    run_id = server.execute(instance.ssh_string, with_previews(0x204060 + len(version)))
+    run_id = server.execute(instance.ssh_string, with_previews(0x204060 + int(version.replace(".", ""))))
     first = server.until(run_id, lambda p: p["live_preview"] is not None)
     assert first["live_preview"] == {**first["live_preview"], "node_id": "2", "content_type": "image/jpeg"}
     answer = live_preview(server, run_id)

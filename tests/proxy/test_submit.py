@@ -70,7 +70,7 @@ def test_a_refusal_comes_in_the_words_of_comfyui_also_the_second_time(
 
 
 def test_where_the_id_is_the_instances_own_nothing_is_sent_again(setting: Setting) -> None:
-    lose_answer(setting.comfyui, version="old")
+    lose_answer(setting.comfyui, version="0.3.41")
     answer = setting.post("/prompt", {"prompt": quick_graph()})
     assert answer.status_code == 502
     assert answer.json()["error"]["type"] == "answer_lost"

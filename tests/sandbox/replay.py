@@ -14,14 +14,25 @@ from typing import Any
 
 import requests
 
-from tests.sandbox.running_comfyui import LIMIT_S, Listener, RunningComfyUI
+from tests.sandbox.running_comfyui import LIMIT_S, Listener, RunningComfyUI, wait_until
 
 _TRACES = Path(__file__).parent / "traces"
+
+_TIMES = ("timestamp", "create_time", "execution_start_time", "execution_end_time")
+_IN_ANY_ORDER = (
+    "errors",
+    "dependent_outputs",
+    "input_mapping",
+    "current_inputs",
+    "executed",
+    "current_outputs",
+)
 
 Event = dict[str, Any]
 
 
 def recording(name: str) -> list[Event]:
+    """Returns the events of a recording: "VERSION/NAME"."""
     lines = (_TRACES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return sorted((json.loads(line) for line in lines), key=lambda event: float(event["at"]))
 
@@ -46,9 +57,11 @@ class Answered:
 class Replay:
     """Replays all events with `run`; then a test compares the results of `heard` and `answered`."""
 
-    def __init__(self, comfyui: RunningComfyUI, events: list[Event]) -> None:
+    def __init__(self, comfyui: RunningComfyUI, name: str, events: list[Event] | None = None) -> None:
+        """Imitates the version in the name of the recording. `events` replaces its events."""
         self._comfyui = comfyui
-        self._events = events
+        self._version = name.partition("/")[0]
+        self._events = recording(name) if events is None else events
         self._sockets: dict[str, Listener] = {}
         self._frames_due: dict[str, int] = {}
         self._ours: dict[str, str] = {}  # recorded prompt id -> the sandbox's
@@ -57,6 +70,7 @@ class Replay:
 
     def run(self) -> "Replay":
         """Replays all events. Between two requests, LabSleep nodes make as many steps as in the recording."""
+        self._comfyui.faults(version=self._version)
         steps, seen = 0, _StepsSeen()
         self._comfyui.pace.allow(steps)
         for event in self._events:
@@ -115,6 +129,8 @@ class Replay:
         """Waits until the sandbox has sent as many frames as were recorded before the next request."""
         for name, count in self._frames_due.items():
             self._sockets[name].wait_for_frames(count)
+        if not self._sockets:  # such a recording waited for each of its prompts
+            wait_until(lambda: self._comfyui.get("/prompt").json()["exec_info"]["queue_remaining"] == 0)
 
     def _request(self, event: Event) -> None:
         text = json.dumps([event["path"], event.get("req")])
@@ -152,7 +168,7 @@ class Replay:
                         key, self._comparable(item, ids, number_offset), number_offset
                     )
                     for key, item in value.items()
-                    if key not in ("_meta", "tooltip")
+                    if key not in ("_meta", "tooltip", "essentials_category", "output_tooltips")
                 }
             case [
                 int() | float() as number,
@@ -247,19 +263,20 @@ def _long_node(node_id: str, prompt_id: str, value: float, maximum: float, state
 
 
 def _ignored(key: str, value: Any, number_offset: float) -> Any:
-    match key:
-        case "timestamp":
-            return "a time"
-        case "number":
-            return value - number_offset
-        case "traceback":
-            return bool(value)
-        case "current_inputs":
-            return sorted(value)
-        case "executed" | "current_outputs":
-            return sorted(value)
-        case _:
-            return value
+    if key in _TIMES:
+        return "a time"
+    if key in ("number", "priority"):
+        return value - number_offset
+    if key in _IN_ANY_ORDER:
+        return sorted(value, key=json.dumps) if value else value
+    if key == "exception_message":
+        return _without_function_name(value)
+    return bool(value) if key == "traceback" else value
+
+
+def _without_function_name(message: str) -> str:
+    """Makes messages of Python about wrong arguments comparable: a node's function has another name here."""
+    return re.sub(r"(\w+)\.(execute|run)\(\)", r"\1()", message).replace("positional", "keyword-only")
 
 
 def _without_counters(text: str) -> str:

@@ -32,7 +32,7 @@ def wait_until(condition: Callable[[], Any], *, what: str = "", limit_s: float =
 
 
 class RunningComfyUI:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, preview_method: str = "auto") -> None:
         self.folders = Folders(input_dir=root / "input", output_dir=root / "output", temp_dir=root / "temp")
         self.execution_log = root / "executions.jsonl"
         self.pace = Pace()
@@ -40,6 +40,7 @@ class RunningComfyUI:
             folders=self.folders,
             node_classes={**NODE_CLASSES, **lab_classes(self.pace)},
             execution_log=self.execution_log,
+            preview_method=preview_method,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)

@@ -13,7 +13,7 @@ from tests.sandbox.test_comfyui_answers import assert_same
 
 
 def test_uploads_answer_as_recorded(comfyui: RunningComfyUI) -> None:
-    for event in recording("28_upload_image"):
+    for event in recording("0.3.64/28_upload_image"):
         response = comfyui.post("/upload/image", **_upload(event["req"]))
         answer = response.json() if response.status_code == 200 else None
         assert (response.status_code, answer) == (event["status"], event.get("resp")), event["req"]
@@ -45,8 +45,8 @@ def test_a_mask_becomes_the_alpha_of_the_picture_it_belongs_to(comfyui: RunningC
 
 def test_view_answers_as_recorded(comfyui: RunningComfyUI) -> None:
     comfyui.wait_for(comfyui.submit(quick_graph(prefix="v/one")))
-    events: list[Event] = recording("29_view")
-    assert_same(Replay(comfyui, events).run().answered())
+    events: list[Event] = recording("0.3.64/29_view")
+    assert_same(Replay(comfyui, "0.3.64/29_view").run().answered())
     for event in events:
         headers = comfyui.get(event["path"], headers=event.get("req_headers")).headers
         recorded = event.get("resp_headers", {}).get("Content-Disposition")

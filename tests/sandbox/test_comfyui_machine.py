@@ -7,7 +7,7 @@ from tests.sandbox.running_comfyui import RunningComfyUI
 
 def test_system_stats_say_that_this_is_a_sandbox(comfyui: RunningComfyUI) -> None:
     stats = comfyui.get("/system_stats").json()
-    assert stats["system"]["comfyui_version"] == "0.3.64"
+    assert stats["system"]["comfyui_version"] == "0.33.0"
     assert stats["devices"][0]["name"] == "cpu (sandbox: no GPU)"
     argv = stats["system"]["argv"]
     assert argv[argv.index("--output-directory") + 1] == str(comfyui.folders.output_dir)
@@ -18,7 +18,7 @@ def test_object_info_has_the_recorded_shape(comfyui: RunningComfyUI) -> None:
     assert info["input_order"]["required"] == ["images", "filename_prefix"]
     assert info["input"]["required"]["images"][0] == "IMAGE"
     assert info["output_node"] is True
-    assert (info["output"], info["output_is_list"], info["output_name"]) == ([], [], [])
+    assert (info["output"], info["output_is_list"], info["output_name"]) == (["IMAGE"], [False], ["images"])
     assert comfyui.get("/object_info/Nope").json() == {}
     assert comfyui.get("/object_info").json()["SaveImage"] == info
 
@@ -38,5 +38,4 @@ def test_what_else_a_client_may_ask(comfyui: RunningComfyUI) -> None:
     assert comfyui.get("/models/nope").status_code == 404
     assert comfyui.get("/embeddings").json() == []
     assert comfyui.get("/extensions").status_code == 200
-    assert comfyui.get("/api/jobs").status_code == 404
     assert comfyui.get("/api/prompt").json() == {"exec_info": {"queue_remaining": 0}}

@@ -137,3 +137,10 @@ def _wait_until(is_so: Callable[[], bool], *, limit_s: float = 10) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def test_it_imitates_the_version_that_is_asked_for(tmp_path: Path) -> None:
+    with SandboxProcess(tmp_path, options=("--comfyui-version", "0.3.64")) as sandbox:
+        system = requests.get(f"{sandbox.comfyui_url}/system_stats", timeout=5).json()["system"]
+        assert system["comfyui_version"] == "0.3.64"
+        assert requests.get(f"{sandbox.comfyui_url}/api/jobs", timeout=5).status_code == 404

@@ -18,6 +18,7 @@ from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.validation.files import KnownFiles, ReferencedFile, referenced_files
 from comfyui_workflow.workflows.validation.nearest_names import nearest
 from comfyui_workflow.workflows.validation.preflight import Verdict, preflight
+from comfyui_workflow.workflows.validation.replacements import read_replacements
 
 DATA = Path(__file__).parent / "data"
 OBJECT_INFO: dict[str, Any] = json.loads((DATA / "verdicts_object_info.json").read_text())
@@ -132,9 +133,71 @@ def test_an_unknown_class_refuses_everything_and_names_the_nearest() -> None:
 
 
 def test_a_class_that_the_instance_replaces_is_no_unknown_one() -> None:
-    graph = {"1": empty_image(), "2": node("SaveImageOld", images=["1", 0])}
+    graph = {"1": empty_image(), "2": node("PreviewOld", pictures=["1", 0])}
     assert not check(graph).would_run
-    assert check(graph, replaced={"SaveImageOld"}).would_run
+    moved = {"new_node_id": "PreviewImage", "input_mapping": [{"new_id": "images", "old_id": "pictures"}]}
+    assert check(graph, replaced=read_replacements({"PreviewOld": [moved]})).would_run
+
+
+def replaced_image(**inputs: Any) -> dict[str, Any]:
+    return {"1": node("EmptyOld", **inputs), "2": shown()}
+
+
+EMPTY_OLD = read_replacements(
+    {
+        "EmptyOld": [
+            {
+                "new_node_id": "EmptyImage",
+                "input_mapping": [
+                    {"new_id": "width", "old_id": "side"},
+                    {"new_id": "height", "old_id": "side"},
+                    {"new_id": "batch_size", "set_value": 1},
+                    {"new_id": "color", "set_value": 0},
+                ],
+            }
+        ]
+    }
+)
+
+
+def test_a_replaced_node_is_checked_as_what_it_becomes() -> None:
+    assert check(replaced_image(side=16, bogus=1), replaced=EMPTY_OLD).would_run
+    finding = only(errors(check(replaced_image(side=0), replaced=EMPTY_OLD).findings)[:1])
+    assert (finding.node_id, finding.class_type, finding.code) == ("1", "EmptyOld", "value_smaller_than_min")
+
+
+def test_a_replaced_node_without_an_input_to_take_over_breaks_the_submission() -> None:
+    finding = only(errors(check(replaced_image(), replaced=EMPTY_OLD).findings))
+    assert (finding.node_id, finding.input_name) == ("1", "side")
+
+
+def test_a_replacement_without_a_mapping_keeps_no_input() -> None:
+    """ComfyUI replaces "ConditioningAverage " like that."""
+    replaced = read_replacements({"EmptyOld": [{"new_node_id": "EmptyImage", "input_mapping": None}]})
+    graph = replaced_image(width=16, height=16, batch_size=1, color=0)
+    found = errors(check(graph, replaced=replaced).findings)
+    assert {finding.code for finding in found} == {"required_input_missing"}
+
+
+def test_a_class_that_exists_is_not_replaced_and_an_unknown_one_replaces_nothing() -> None:
+    to_unknown = read_replacements({"EmptyImage": [{"new_node_id": "X"}], "Old": [{"new_node_id": "X"}]})
+    assert check({"1": empty_image(), "2": shown()}, replaced=to_unknown).would_run
+    finding = errors(check({"1": node("Old"), "2": shown()}, replaced=to_unknown).findings)[0]
+    assert (finding.code, finding.class_type) == ("missing_node_type", "Old")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"A": None}, {"A": []}, {"A": [1]}, {"A": [{"new_node_id": 1}]}, {"A": {"new_node_id": "B"}}],
+)
+def test_odd_replacements_are_left_out(answer: dict[str, Any]) -> None:
+    assert read_replacements(answer) == {}
+
+
+@pytest.mark.parametrize("mapping", [None, "x", [None, 1, {}, {"new_id": 1, "old_id": 2}, {"old_id": "a"}]])
+def test_odd_mappings_take_nothing_over(mapping: Any) -> None:
+    read = read_replacements({"A": [{"new_node_id": "B", "input_mapping": mapping}]})["A"]
+    assert read.inputs({"a": 1}) == {}
 
 
 def test_a_model_it_has_not_got_is_told_with_the_nearest_three() -> None:

@@ -6,8 +6,10 @@ from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, Node
 from comfyui_workflow.sandbox.nodes.resampling import resize
 from comfyui_workflow.sandbox.nodes.typed_node import (
     IMAGE,
+    LARGEST_SIDE,
     Pixels,
     TypedNode,
+    V3Node,
     hidden,
     integer,
     outputs,
@@ -18,7 +20,7 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
 
 class EmptyImage(TypedNode):
     CATEGORY = "image"
-    DISPLAY_NAME = "EmptyImage"
+    DISPLAY_NAME = "Empty Image"
     DESCRIPTION = "A batch of images of one colour."
     RETURN_TYPES = ("IMAGE",)
 
@@ -39,10 +41,11 @@ class EmptyImage(TypedNode):
 
 
 class ImageBatch(TypedNode):
-    CATEGORY = "image"
-    DISPLAY_NAME = "Batch Images"
+    CATEGORY = "image/batch"
+    DISPLAY_NAME = "Batch Images (DEPRECATED)"
     DESCRIPTION = "Puts two batches one after the other; the second takes the size of the first."
     RETURN_TYPES = ("IMAGE",)
+    DEPRECATED = True
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
@@ -54,9 +57,9 @@ class ImageBatch(TypedNode):
         return outputs(np.concatenate([image1, image2]))
 
 
-class RepeatImageBatch(TypedNode):
+class RepeatImageBatch(V3Node):
     CATEGORY = "image/batch"
-    DISPLAY_NAME = "RepeatImageBatch"
+    DISPLAY_NAME = "Repeat Image Batch"
     DESCRIPTION = "Repeats a batch as a whole."
     RETURN_TYPES = ("IMAGE",)
 
@@ -68,22 +71,25 @@ class RepeatImageBatch(TypedNode):
         return outputs(np.tile(image, (amount, 1, 1, 1)))
 
 
-class ImageFromBatch(TypedNode):
+class ImageFromBatch(V3Node):
     CATEGORY = "image/batch"
-    DISPLAY_NAME = "ImageFromBatch"
+    DISPLAY_NAME = "Get Image from Batch"
     DESCRIPTION = "Takes some images out of a batch."
     RETURN_TYPES = ("IMAGE",)
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
-        return required(image=IMAGE, batch_index=integer(0, 0, 4095), length=integer(1, 1, 4096))
+        return required(
+            image=IMAGE, batch_index=integer(0, -LARGEST_SIDE, LARGEST_SIDE), length=integer(1, 1, 4096)
+        )
 
     def run(self, context: NodeContext, *, image: Pixels, batch_index: int, length: int) -> NodeResult:
-        first = min(len(image) - 1, batch_index)
+        index = batch_index + len(image) if batch_index < 0 else batch_index
+        first = max(0, min(len(image) - 1, index))
         return outputs(image[first : first + length])
 
 
-class GetImageSize(TypedNode):
+class GetImageSize(V3Node):
     CATEGORY = "image"
     DISPLAY_NAME = "Get Image Size"
     DESCRIPTION = "Width, height and number of images."

@@ -11,7 +11,7 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
     MASK_NEW,
     Mask,
     Pixels,
-    TypedNode,
+    V3Node,
     offset,
     optional,
     outputs,
@@ -20,9 +20,9 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
 )
 
 
-class ImageCompositeMasked(TypedNode):
-    CATEGORY = "image"
-    DISPLAY_NAME = "ImageCompositeMasked"
+class ImageCompositeMasked(V3Node):
+    CATEGORY = "image/compositing"
+    DISPLAY_NAME = "Image Composite Masked"
     DESCRIPTION = "Lays one image over another, where a mask says so."
     RETURN_TYPES = ("IMAGE",)
 
@@ -50,8 +50,8 @@ class ImageCompositeMasked(TypedNode):
         return outputs(_composed(below, above, x, y, _cover(above, mask)))
 
 
-class JoinImageWithAlpha(TypedNode):
-    CATEGORY = "mask/compositing"
+class JoinImageWithAlpha(V3Node):
+    CATEGORY = "image/compositing"
     DISPLAY_NAME = "Join Image with Alpha"
     DESCRIPTION = "Makes an image transparent where the mask is white."
     RETURN_TYPES = ("IMAGE",)
@@ -66,8 +66,8 @@ class JoinImageWithAlpha(TypedNode):
         return outputs(np.concatenate([image[:batch, :, :, :3], opaque[..., np.newaxis]], axis=-1))
 
 
-class SplitImageWithAlpha(TypedNode):
-    CATEGORY = "mask/compositing"
+class SplitImageWithAlpha(V3Node):
+    CATEGORY = "image/compositing"
     DISPLAY_NAME = "Split Image with Alpha"
     DESCRIPTION = "The colours of an image, and a mask that is white where it is transparent."
     RETURN_TYPES = ("IMAGE", "MASK")

@@ -27,7 +27,7 @@ _METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "bislerp")
 
 
 class EmptyLatentImage(TypedNode):
-    CATEGORY = "latent"
+    CATEGORY = "model/latent"
     DISPLAY_NAME = "Empty Latent Image"
     DESCRIPTION = "A batch of latents of nothing but zeros."
     RETURN_TYPES = ("LATENT",)
@@ -46,7 +46,7 @@ class EmptyLatentImage(TypedNode):
 
 
 class LatentUpscale(TypedNode):
-    CATEGORY = "latent"
+    CATEGORY = "model/latent"
     DISPLAY_NAME = "Upscale Latent"
     DESCRIPTION = (
         "Resizes a latent to a width and a height in pixels; a 0 for one of them keeps the proportions."
@@ -82,7 +82,7 @@ class LatentUpscale(TypedNode):
 
 
 class LatentUpscaleBy(TypedNode):
-    CATEGORY = "latent"
+    CATEGORY = "model/latent"
     DISPLAY_NAME = "Upscale Latent By"
     DESCRIPTION = "Resizes a latent by a factor."
     RETURN_TYPES = ("LATENT",)
@@ -101,7 +101,7 @@ class LatentUpscaleBy(TypedNode):
 
 
 class SetLatentNoiseMask(TypedNode):
-    CATEGORY = "latent/inpaint"
+    CATEGORY = "model/latent"
     DISPLAY_NAME = "Set Latent Noise Mask"
     DESCRIPTION = "Lets the sampler paint only where a mask is white."
     RETURN_TYPES = ("LATENT",)

@@ -53,8 +53,10 @@ class LoadImage(ImageFileNode):
 
 
 class LoadImageOutput(LoadImage):
+    CATEGORY = "image"
     DISPLAY_NAME = "Load Image (from Outputs)"
     DESCRIPTION = "Loads an image that was saved earlier."
+    EXPERIMENTAL = True
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
@@ -63,7 +65,7 @@ class LoadImageOutput(LoadImage):
 
 
 class LoadImageMask(ImageFileNode):
-    CATEGORY = "mask"
+    CATEGORY = "image"
     DISPLAY_NAME = "Load Image (as Mask)"
     DESCRIPTION = "Loads one channel of an image as a mask."
     RETURN_TYPES = ("MASK",)

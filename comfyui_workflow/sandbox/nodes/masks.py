@@ -12,8 +12,8 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
     MASK,
     Mask,
     Pixels,
-    TypedNode,
-    choice,
+    V3Node,
+    choice_new,
     integer,
     number,
     offset,
@@ -26,9 +26,9 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
 CHANNELS = ("red", "green", "blue", "alpha")
 
 
-class SolidMask(TypedNode):
-    CATEGORY = "mask"
-    DISPLAY_NAME = "SolidMask"
+class SolidMask(V3Node):
+    CATEGORY = "image/mask"
+    DISPLAY_NAME = "Create Solid Mask"
     DESCRIPTION = "A mask of one value."
     RETURN_TYPES = ("MASK",)
 
@@ -40,9 +40,9 @@ class SolidMask(TypedNode):
         return outputs(np.full((1, height, width), value, np.float32))
 
 
-class InvertMask(TypedNode):
-    CATEGORY = "mask"
-    DISPLAY_NAME = "InvertMask"
+class InvertMask(V3Node):
+    CATEGORY = "image/mask"
+    DISPLAY_NAME = "Invert Mask"
     DESCRIPTION = "White becomes black."
     RETURN_TYPES = ("MASK",)
 
@@ -54,9 +54,9 @@ class InvertMask(TypedNode):
         return outputs(1 - mask)
 
 
-class CropMask(TypedNode):
-    CATEGORY = "mask"
-    DISPLAY_NAME = "CropMask"
+class CropMask(V3Node):
+    CATEGORY = "image/mask"
+    DISPLAY_NAME = "Crop Mask"
     DESCRIPTION = "Cuts a rectangle out of a mask."
     RETURN_TYPES = ("MASK",)
 
@@ -68,9 +68,9 @@ class CropMask(TypedNode):
         return outputs(mask[:, y : y + height, x : x + width])
 
 
-class ThresholdMask(TypedNode):
-    CATEGORY = "mask"
-    DISPLAY_NAME = "ThresholdMask"
+class ThresholdMask(V3Node):
+    CATEGORY = "image/mask"
+    DISPLAY_NAME = "Threshold Mask"
     DESCRIPTION = "White where the mask is above a value, black elsewhere."
     RETURN_TYPES = ("MASK",)
 
@@ -82,16 +82,16 @@ class ThresholdMask(TypedNode):
         return outputs((mask > value).astype(np.float32))
 
 
-class MaskComposite(TypedNode):
-    CATEGORY = "mask"
-    DISPLAY_NAME = "MaskComposite"
+class MaskComposite(V3Node):
+    CATEGORY = "image/mask"
+    DISPLAY_NAME = "Combine Masks"
     DESCRIPTION = "Combines a mask with another one laid over it."
     RETURN_TYPES = ("MASK",)
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
         return required(
-            destination=MASK, source=MASK, x=offset(), y=offset(), operation=choice([*_OPERATIONS])
+            destination=MASK, source=MASK, x=offset(), y=offset(), operation=choice_new([*_OPERATIONS])
         )
 
     def run(
@@ -104,9 +104,9 @@ class MaskComposite(TypedNode):
         return outputs(np.clip(result, 0, 1))
 
 
-class FeatherMask(TypedNode):
-    CATEGORY = "mask"
-    DISPLAY_NAME = "FeatherMask"
+class FeatherMask(V3Node):
+    CATEGORY = "image/mask"
+    DISPLAY_NAME = "Feather Mask"
     DESCRIPTION = "Fades a mask out towards its borders."
     RETURN_TYPES = ("MASK",)
 
@@ -126,9 +126,9 @@ class FeatherMask(TypedNode):
         return outputs(result)
 
 
-class GrowMask(TypedNode):
-    CATEGORY = "mask"
-    DISPLAY_NAME = "GrowMask"
+class GrowMask(V3Node):
+    CATEGORY = "image/mask"
+    DISPLAY_NAME = "Grow Mask"
     DESCRIPTION = "Makes the white of a mask larger, or smaller with a negative number of pixels."
     RETURN_TYPES = ("MASK",)
 
@@ -137,15 +137,15 @@ class GrowMask(TypedNode):
         return required(
             mask=MASK,
             expand=integer(0, -LARGEST_SIDE, LARGEST_SIDE, step=1),
-            tapered_corners=switch(True),
+            tapered_corners=switch(True, advanced=True),
         )
 
     def run(self, context: NodeContext, *, mask: Mask, expand: int, tapered_corners: bool) -> NodeResult:
         return outputs(grow(mask, expand, tapered_corners=tapered_corners))
 
 
-class MaskToImage(TypedNode):
-    CATEGORY = "mask"
+class MaskToImage(V3Node):
+    CATEGORY = "image/mask"
     DISPLAY_NAME = "Convert Mask to Image"
     DESCRIPTION = "A mask as a grey image."
     RETURN_TYPES = ("IMAGE",)
@@ -158,29 +158,29 @@ class MaskToImage(TypedNode):
         return outputs(as_image(mask))
 
 
-class ImageToMask(TypedNode):
-    CATEGORY = "mask"
+class ImageToMask(V3Node):
+    CATEGORY = "image/mask"
     DISPLAY_NAME = "Convert Image to Mask"
     DESCRIPTION = "One channel of an image as a mask."
     RETURN_TYPES = ("MASK",)
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
-        return required(image=IMAGE, channel=choice(CHANNELS))
+        return required(image=IMAGE, channel=choice_new(CHANNELS))
 
     def run(self, context: NodeContext, *, image: Pixels, channel: str) -> NodeResult:
         return outputs(image[..., CHANNELS.index(channel)])
 
 
-class ImageColorToMask(TypedNode):
-    CATEGORY = "mask"
-    DISPLAY_NAME = "ImageColorToMask"
+class ImageColorToMask(V3Node):
+    CATEGORY = "image/mask"
+    DISPLAY_NAME = "Convert Image Color to Mask"
     DESCRIPTION = "White where an image has exactly one colour."
     RETURN_TYPES = ("MASK",)
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
-        return required(image=IMAGE, color=integer(0, 0, 0xFFFFFF, step=1, display="color"))
+        return required(image=IMAGE, color=integer(0, 0, 0xFFFFFF, step=1, display="number"))
 
     def run(self, context: NodeContext, *, image: Pixels, color: int) -> NodeResult:
         levels = np.rint(np.clip(image[..., :3], 0, 1) * 255).astype(np.int32)

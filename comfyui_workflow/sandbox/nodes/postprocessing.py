@@ -12,7 +12,7 @@ from comfyui_workflow.sandbox.nodes.resampling import from_eight_bits, resize, t
 from comfyui_workflow.sandbox.nodes.typed_node import (
     IMAGE_NEW,
     Pixels,
-    TypedNode,
+    V3Node,
     choice_new,
     integer,
     number,
@@ -21,8 +21,9 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
 )
 
 
-class ImageBlur(TypedNode):
-    CATEGORY = "image/postprocessing"
+class ImageBlur(V3Node):
+    CATEGORY = "image/filters"
+    DISPLAY_NAME = "Blur Image"
     DESCRIPTION = "Gaussian blur."
     RETURN_TYPES = ("IMAGE",)
 
@@ -38,8 +39,9 @@ class ImageBlur(TypedNode):
         return outputs(_blur(image, blur_radius, sigma).astype(np.float32))
 
 
-class ImageSharpen(TypedNode):
-    CATEGORY = "image/postprocessing"
+class ImageSharpen(V3Node):
+    CATEGORY = "image/filters"
+    DISPLAY_NAME = "Sharpen Image"
     DESCRIPTION = "Adds what a Gaussian blur would take away."
     RETURN_TYPES = ("IMAGE",)
 
@@ -47,9 +49,9 @@ class ImageSharpen(TypedNode):
     def input_types(cls, folders: Folders) -> InputTypes:
         return required(
             image=IMAGE_NEW,
-            sharpen_radius=integer(1, 1, 31, step=1),
-            sigma=number(1.0, 0.1, 10.0, step=0.01),
-            alpha=number(1.0, 0.0, 5.0, step=0.01),
+            sharpen_radius=integer(1, 1, 31, step=1, advanced=True),
+            sigma=number(1.0, 0.1, 10.0, step=0.01, advanced=True),
+            alpha=number(1.0, 0.0, 5.0, step=0.01, advanced=True),
         )
 
     def run(
@@ -60,8 +62,9 @@ class ImageSharpen(TypedNode):
         return outputs(np.clip(sharp, 0, 1).astype(np.float32))
 
 
-class ImageBlend(TypedNode):
-    CATEGORY = "image/postprocessing"
+class ImageBlend(V3Node):
+    CATEGORY = "image/filters"
+    DISPLAY_NAME = "Blend Images"
     DESCRIPTION = "Mixes two images; the second takes the size of the first."
     RETURN_TYPES = ("IMAGE",)
 
@@ -91,8 +94,9 @@ class ImageBlend(TypedNode):
         return outputs(np.clip(mixed, 0, 1))
 
 
-class ImageQuantize(TypedNode):
-    CATEGORY = "image/postprocessing"
+class ImageQuantize(V3Node):
+    CATEGORY = "image/filters"
+    DISPLAY_NAME = "Quantize Image"
     DESCRIPTION = "Reduces an image to a palette of its own."
     RETURN_TYPES = ("IMAGE",)
 

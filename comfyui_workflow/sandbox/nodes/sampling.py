@@ -29,7 +29,8 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
 )
 
 SAMPLERS = (  # noqa: SIM905 - forty lines otherwise
-    "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun heunpp2 dpm_2 dpm_2_ancestral lms "
+    "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun heunpp2 exp_heun_2_x0 "
+    "exp_heun_2_x0_sde dpm_2 dpm_2_ancestral lms "
     "dpm_fast dpm_adaptive dpmpp_2s_ancestral dpmpp_2s_ancestral_cfg_pp dpmpp_sde dpmpp_sde_gpu "
     "dpmpp_2m dpmpp_2m_cfg_pp dpmpp_2m_sde dpmpp_2m_sde_gpu dpmpp_2m_sde_heun dpmpp_2m_sde_heun_gpu "
     "dpmpp_3m_sde dpmpp_3m_sde_gpu ddpm lcm ipndm ipndm_v deis res_multistep res_multistep_cfg_pp "
@@ -51,7 +52,7 @@ _PREVIEW_SIDE = 128
 
 
 class KSampler(TypedNode):
-    CATEGORY = "sampling"
+    CATEGORY = "model/sampling"
     DISPLAY_NAME = "KSampler (stand-in)"
     DESCRIPTION = (
         "Stand-in of the sandbox: counts the steps, and paints a picture out of the prompt and the seed."
@@ -94,7 +95,7 @@ class KSampler(TypedNode):
 
 
 class KSamplerAdvanced(TypedNode):
-    CATEGORY = "sampling"
+    CATEGORY = "model/sampling"
     DISPLAY_NAME = "KSampler (Advanced) (stand-in)"
     DESCRIPTION = (
         "Stand-in of the sandbox: counts the steps, and paints a picture out of the prompt and the seed."
@@ -105,7 +106,7 @@ class KSamplerAdvanced(TypedNode):
     def input_types(cls, folders: Folders) -> InputTypes:
         return required(
             model=MODEL,
-            add_noise=choice(["enable", "disable"]),
+            add_noise=choice(["enable", "disable"], advanced=True),
             noise_seed=seed(),
             steps=integer(20, 1, 10000),
             cfg=number(8.0, 0.0, 100.0, step=0.1, round=0.01),
@@ -114,9 +115,9 @@ class KSamplerAdvanced(TypedNode):
             positive=CONDITIONING,
             negative=CONDITIONING,
             latent_image=LATENT,
-            start_at_step=integer(0, 0, 10000),
-            end_at_step=integer(10000, 0, 10000),
-            return_with_leftover_noise=choice(["disable", "enable"]),
+            start_at_step=integer(0, 0, 10000, advanced=True),
+            end_at_step=integer(10000, 0, 10000, advanced=True),
+            return_with_leftover_noise=choice(["disable", "enable"], advanced=True),
         )
 
     def run(

@@ -20,7 +20,8 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
     Mask,
     Pixels,
     TypedNode,
-    choice,
+    V3Node,
+    choice_new,
     hidden_png_texts,
     integer,
     number,
@@ -37,6 +38,8 @@ class SaveImage(TypedNode):
     CATEGORY = "image"
     DISPLAY_NAME = "Save Image"
     DESCRIPTION = "Saves images as PNG files in the output folder."
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("images",)
     OUTPUT_NODE = True
 
     @classmethod
@@ -45,13 +48,16 @@ class SaveImage(TypedNode):
 
     def run(self, context: NodeContext, *, images: Pixels, filename_prefix: str = "ComfyUI") -> NodeResult:
         target = _save_target(context.output_dir, filename_prefix, images)
-        return NodeResult(ui={"images": _write_png_files(context, target, images, kind="output")})
+        shown = _write_png_files(context, target, images, kind="output")
+        return NodeResult(result=(images,), ui={"images": shown})
 
 
 class PreviewImage(TypedNode):
     CATEGORY = "image"
     DISPLAY_NAME = "Preview Image"
     DESCRIPTION = "Shows images; their files live until the next start."
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("images",)
     OUTPUT_NODE = True
 
     @classmethod
@@ -59,13 +65,15 @@ class PreviewImage(TypedNode):
         return required(images=IMAGE) | hidden_png_texts()
 
     def run(self, context: NodeContext, *, images: Pixels) -> NodeResult:
-        return _show(context, images)
+        return NodeResult(result=(images,), ui=_show(context, images))
 
 
-class MaskPreview(TypedNode):
-    CATEGORY = "mask"
-    DISPLAY_NAME = "MaskPreview"
+class MaskPreview(V3Node):
+    CATEGORY = "image/mask"
+    DISPLAY_NAME = "Preview Mask"
     DESCRIPTION = "Shows a mask; its file lives until the next start."
+    RETURN_TYPES = ("MASK",)
+    RETURN_NAMES = ("mask",)
     OUTPUT_NODE = True
 
     @classmethod
@@ -73,13 +81,16 @@ class MaskPreview(TypedNode):
         return required(mask=MASK) | hidden_png_texts()
 
     def run(self, context: NodeContext, *, mask: Mask) -> NodeResult:
-        return _show(context, as_image(mask))
+        shown = _show(context, as_image(mask))
+        return NodeResult(result=(mask,), ui={**shown, "animated": [False]})
 
 
-class SaveAnimatedWEBP(TypedNode):
-    CATEGORY = "image/animation"
-    DISPLAY_NAME = "SaveAnimatedWEBP"
+class SaveAnimatedWEBP(V3Node):
+    CATEGORY = "image"
+    DISPLAY_NAME = "Save Animated WEBP"
     DESCRIPTION = "Saves a batch as one animation."
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("images",)
     OUTPUT_NODE = True
 
     @classmethod
@@ -87,11 +98,11 @@ class SaveAnimatedWEBP(TypedNode):
         return (
             required(
                 images=IMAGE,
-                filename_prefix=text(default="ComfyUI"),
+                filename_prefix=text(default="ComfyUI", multiline=False),
                 fps=number(6.0, 0.01, 1000.0, step=0.01),
                 lossless=switch(True),
                 quality=integer(80, 0, 100),
-                method=choice([*_WEBP_METHODS]),
+                method=choice_new([*_WEBP_METHODS]),
             )
             | hidden_png_texts()
         )
@@ -119,13 +130,15 @@ class SaveAnimatedWEBP(TypedNode):
             quality=quality,
             method=_WEBP_METHODS[method],
         )
-        return _animation(target, "webp", is_animated=bool(others))
+        return _animation(images, target, "webp", is_animated=bool(others))
 
 
-class SaveAnimatedPNG(TypedNode):
-    CATEGORY = "image/animation"
-    DISPLAY_NAME = "SaveAnimatedPNG"
+class SaveAnimatedPNG(V3Node):
+    CATEGORY = "image"
+    DISPLAY_NAME = "Save Animated PNG"
     DESCRIPTION = "Saves a batch as one animation."
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("images",)
     OUTPUT_NODE = True
 
     @classmethod
@@ -133,9 +146,9 @@ class SaveAnimatedPNG(TypedNode):
         return (
             required(
                 images=IMAGE,
-                filename_prefix=text(default="ComfyUI"),
+                filename_prefix=text(default="ComfyUI", multiline=False),
                 fps=number(6.0, 0.01, 1000.0, step=0.01),
-                compress_level=integer(4, 0, 9),
+                compress_level=integer(4, 0, 9, advanced=True),
             )
             | hidden_png_texts()
         )
@@ -156,7 +169,7 @@ class SaveAnimatedPNG(TypedNode):
             pnginfo=chunks,
             compress_level=compress_level,
         )
-        return _animation(target, "png", is_animated=True)
+        return _animation(images, target, "png", is_animated=True)
 
 
 def ui_entry(target: SaveTarget, name: str, kind: str = "output") -> dict[str, str]:
@@ -168,10 +181,10 @@ def _save_target(root: Path, prefix: str, images: Pixels) -> SaveTarget:
     return find_save_target(root, prefix, width=images.shape[2], height=images.shape[1])
 
 
-def _show(context: NodeContext, images: Pixels) -> NodeResult:
+def _show(context: NodeContext, images: Pixels) -> dict[str, list[object]]:
     letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(5))
     target = _save_target(context.temp_dir, f"ComfyUI_temp_{letters}", images)
-    return NodeResult(ui={"images": _write_png_files(context, target, images, kind="temp", compress_level=1)})
+    return {"images": _write_png_files(context, target, images, kind="temp", compress_level=1)}
 
 
 def _write_png_files(
@@ -206,9 +219,9 @@ def _exif_with_texts(picture: Image.Image, context: NodeContext) -> Image.Exif:
     return exif
 
 
-def _animation(target: SaveTarget, extension: str, *, is_animated: bool) -> NodeResult:
+def _animation(images: Pixels, target: SaveTarget, extension: str, *, is_animated: bool) -> NodeResult:
     ui: dict[str, list[Any]] = {
         "images": [ui_entry(target, target.file_name(extension))],
         "animated": [is_animated],
     }
-    return NodeResult(ui=ui)
+    return NodeResult(result=(images,), ui=ui)

@@ -11,8 +11,10 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
     IMAGE_NEW,
     Pixels,
     TypedNode,
+    V3Node,
     choice,
     choice_new,
+    integer,
     number,
     outputs,
     required,
@@ -63,8 +65,9 @@ class ImageScaleBy(TypedNode):
         return outputs(_scale(image, scale_by, upscale_method))
 
 
-class ImageScaleToTotalPixels(TypedNode):
+class ImageScaleToTotalPixels(V3Node):
     CATEGORY = "image/upscaling"
+    DISPLAY_NAME = "Scale Image to Total Pixels"
     DESCRIPTION = "Resizes to a number of megapixels, proportions kept."
     RETURN_TYPES = ("IMAGE",)
 
@@ -74,26 +77,35 @@ class ImageScaleToTotalPixels(TypedNode):
             image=IMAGE_NEW,
             upscale_method=choice_new(METHODS),
             megapixels=number(1.0, 0.01, 16.0, step=0.01),
+            resolution_steps=integer(1, 1, 256, advanced=True),
         )
 
     def run(
-        self, context: NodeContext, *, image: Pixels, upscale_method: str, megapixels: float
+        self,
+        context: NodeContext,
+        *,
+        image: Pixels,
+        upscale_method: str,
+        megapixels: float,
+        resolution_steps: int = 1,
     ) -> NodeResult:
-        wanted_pixels = int(megapixels * 1024 * 1024)
-        factor = math.sqrt(wanted_pixels / (image.shape[1] * image.shape[2]))
-        return outputs(_scale(image, factor, upscale_method))
+        height, width = image.shape[1:3]
+        factor = math.sqrt(megapixels * 1024 * 1024 / (width * height))
+        new_width = round(width * factor / resolution_steps) * resolution_steps
+        new_height = round(height * factor / resolution_steps) * resolution_steps
+        return outputs(resize(image, new_width, new_height, upscale_method))
 
 
-class ImageScaleToMaxDimension(TypedNode):
+class ImageScaleToMaxDimension(V3Node):
     CATEGORY = "image/upscaling"
-    DISPLAY_NAME = "ImageScaleToMaxDimension"
+    DISPLAY_NAME = "Scale Image to Max Dimension"
     DESCRIPTION = "Resizes so that the longer side has a given length, proportions kept."
     RETURN_TYPES = ("IMAGE",)
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
         methods = ["area", "lanczos", "bilinear", "nearest-exact", "bilinear", "bicubic"]
-        return required(image=IMAGE, upscale_method=choice(methods), largest_size=side(least=0))
+        return required(image=IMAGE, upscale_method=choice_new(methods), largest_size=side(least=0))
 
     def run(
         self, context: NodeContext, *, image: Pixels, upscale_method: str, largest_size: int
@@ -104,9 +116,9 @@ class ImageScaleToMaxDimension(TypedNode):
         return outputs(resize(image, new_width, new_height, upscale_method))
 
 
-class ResizeAndPadImage(TypedNode):
+class ResizeAndPadImage(V3Node):
     CATEGORY = "image/transform"
-    DISPLAY_NAME = "ResizeAndPadImage"
+    DISPLAY_NAME = "Resize And Pad Image"
     DESCRIPTION = "Resizes to fit into a frame, proportions kept, and fills the rest with black or white."
     RETURN_TYPES = ("IMAGE",)
 
@@ -116,8 +128,10 @@ class ResizeAndPadImage(TypedNode):
             image=IMAGE,
             target_width=side(),
             target_height=side(),
-            padding_color=choice(["white", "black"]),
-            interpolation=choice(["area", "bicubic", "nearest-exact", "bilinear", "lanczos"]),
+            padding_color=choice_new(["white", "black"], advanced=True),
+            interpolation=choice_new(
+                ["area", "bicubic", "nearest-exact", "bilinear", "lanczos"], advanced=True
+            ),
         )
 
     def run(

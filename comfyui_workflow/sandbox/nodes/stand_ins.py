@@ -39,7 +39,7 @@ CONDITIONING: Declared = ("CONDITIONING",)
 
 
 class CheckpointLoaderSimple(TypedNode):
-    CATEGORY = "loaders"
+    CATEGORY = "model/loaders"
     DISPLAY_NAME = "Load Checkpoint (stand-in)"
     DESCRIPTION = "Stand-in of the sandbox: loads nothing, and only passes the name on."
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
@@ -53,7 +53,7 @@ class CheckpointLoaderSimple(TypedNode):
 
 
 class VAELoader(TypedNode):
-    CATEGORY = "loaders"
+    CATEGORY = "model/loaders"
     DISPLAY_NAME = "Load VAE (stand-in)"
     DESCRIPTION = "Stand-in of the sandbox: loads nothing, and only passes the name on."
     RETURN_TYPES = ("VAE",)
@@ -67,8 +67,8 @@ class VAELoader(TypedNode):
 
 
 class LoraLoader(TypedNode):
-    CATEGORY = "loaders"
-    DISPLAY_NAME = "Load LoRA (stand-in)"
+    CATEGORY = "model/loaders"
+    DISPLAY_NAME = "Load LoRA (Model and CLIP) (stand-in)"
     DESCRIPTION = (
         "Stand-in of the sandbox: loads nothing; the name and the strengths lead to another picture."
     )
@@ -100,8 +100,8 @@ class LoraLoader(TypedNode):
 
 
 class LoraLoaderModelOnly(TypedNode):
-    CATEGORY = "loaders"
-    DISPLAY_NAME = "LoraLoaderModelOnly (stand-in)"
+    CATEGORY = "model/loaders"
+    DISPLAY_NAME = "Load LoRA (stand-in)"
     DESCRIPTION = "Stand-in of the sandbox: loads nothing; the name and the strength lead to another picture."
     RETURN_TYPES = ("MODEL",)
 
@@ -116,21 +116,21 @@ class LoraLoaderModelOnly(TypedNode):
 
 
 class CLIPSetLastLayer(TypedNode):
-    CATEGORY = "conditioning"
+    CATEGORY = "model/conditioning"
     DISPLAY_NAME = "CLIP Set Last Layer (stand-in)"
     DESCRIPTION = "Stand-in of the sandbox: another layer leads to another picture."
     RETURN_TYPES = ("CLIP",)
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
-        return required(clip=CLIP, stop_at_clip_layer=integer(-1, -24, -1, step=1))
+        return required(clip=CLIP, stop_at_clip_layer=integer(-1, -24, -1, step=1, advanced=True))
 
     def run(self, context: NodeContext, *, clip: StandInModel, stop_at_clip_layer: int) -> NodeResult:
         return outputs(clip.changed(f"layer {stop_at_clip_layer}"))
 
 
 class CLIPTextEncode(TypedNode):
-    CATEGORY = "conditioning"
+    CATEGORY = "model/conditioning"
     DISPLAY_NAME = "CLIP Text Encode (Prompt) (stand-in)"
     DESCRIPTION = "Stand-in of the sandbox: passes the text on to the stand-in sampler."
     RETURN_TYPES = ("CONDITIONING",)
@@ -144,7 +144,7 @@ class CLIPTextEncode(TypedNode):
 
 
 class ConditioningCombine(TypedNode):
-    CATEGORY = "conditioning"
+    CATEGORY = "model/conditioning/transform"
     DISPLAY_NAME = "Conditioning (Combine) (stand-in)"
     DESCRIPTION = "Stand-in of the sandbox: both texts."
     RETURN_TYPES = ("CONDITIONING",)
@@ -160,7 +160,7 @@ class ConditioningCombine(TypedNode):
 
 
 class VAEDecode(TypedNode):
-    CATEGORY = "latent"
+    CATEGORY = "model/latent"
     DISPLAY_NAME = "VAE Decode (stand-in)"
     DESCRIPTION = "Stand-in of the sandbox: shows the picture that the stand-in sampler painted."
     RETURN_TYPES = ("IMAGE",)
@@ -174,7 +174,7 @@ class VAEDecode(TypedNode):
 
 
 class VAEEncode(TypedNode):
-    CATEGORY = "latent"
+    CATEGORY = "model/latent"
     DISPLAY_NAME = "VAE Encode (stand-in)"
     DESCRIPTION = "Stand-in of the sandbox: passes the picture on to the stand-in sampler."
     RETURN_TYPES = ("LATENT",)

@@ -1,10 +1,12 @@
 """The sandbox's own nodes, for tests of a client: a slow node, a failing node, and outputs of every kind."""
 
+import hashlib
 import json
 import math
 import struct
 import time
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,7 +20,9 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
     IMAGE,
     Pixels,
     TypedNode,
+    V3Node,
     choice,
+    hidden_keys,
     hidden_png_texts,
     integer,
     number,
@@ -76,6 +80,46 @@ class SandboxRaise(TypedNode):
 
     def run(self, context: NodeContext, *, image: Pixels, message: str) -> NodeResult:
         raise RuntimeError(message)
+
+
+class SandboxPartner(V3Node):
+    """The stand-in for a partner node. It needs no account, and calls nothing."""
+
+    CATEGORY = "partner/image/Sandbox"
+    DISPLAY_NAME = "Partner image (sandbox)"
+    DESCRIPTION = "Looks like a node that costs credits, but costs nothing: paints one colour."
+    MODULE = "comfy_api_nodes.nodes_sandbox"
+    RETURN_TYPES = ("IMAGE",)
+    API_NODE = True
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return required(prompt=text(default="", multiline=True), seed=seed()) | hidden_keys()
+
+    def run(self, context: NodeContext, *, prompt: str, seed: int) -> NodeResult:
+        color = hashlib.sha256(f"{prompt} {seed}".encode()).digest()[:3]
+        level = np.array([*color], np.float32) / np.float32(255)
+        return outputs(np.tile(level, (1, 64, 64, 1)))
+
+
+class SandboxBrokenPack(TypedNode):
+    DISPLAY_NAME = "Broken pack (sandbox)"
+    DESCRIPTION = (
+        "Fails before the graph is checked, like a pack with a faulty hook: POST /prompt has the status 500."
+    )
+    MODULE = "custom_nodes.sandbox_broken_pack"
+    RETURN_TYPES = ("IMAGE",)
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return required(image=IMAGE, message=text(default="the hook of the pack failed", multiline=False))
+
+    @classmethod
+    def on_prompt(cls, graph: Any) -> None:
+        nodes = graph.values() if isinstance(graph, dict) else ()
+        for node in nodes:
+            if isinstance(node, dict) and node.get("class_type") == cls.__name__:
+                raise RuntimeError(node["inputs"]["message"])
 
 
 class SandboxText(TypedNode):

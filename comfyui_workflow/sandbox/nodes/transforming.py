@@ -10,7 +10,8 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
     Mask,
     Pixels,
     TypedNode,
-    choice,
+    V3Node,
+    choice_new,
     integer,
     offset,
     outputs,
@@ -20,8 +21,8 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
 
 
 class ImageInvert(TypedNode):
-    CATEGORY = "image"
-    DISPLAY_NAME = "Invert Image"
+    CATEGORY = "image/color"
+    DISPLAY_NAME = "Invert Image Colors"
     DESCRIPTION = "Makes a negative."
     RETURN_TYPES = ("IMAGE",)
 
@@ -33,11 +34,12 @@ class ImageInvert(TypedNode):
         return outputs(1 - image)
 
 
-class ImageCrop(TypedNode):
+class ImageCrop(V3Node):
     CATEGORY = "image/transform"
-    DISPLAY_NAME = "Image Crop"
+    DISPLAY_NAME = "Crop Image (DEPRECATED)"
     DESCRIPTION = "Cuts out a rectangle; what reaches beyond the image is left away."
     RETURN_TYPES = ("IMAGE",)
+    DEPRECATED = True
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
@@ -51,37 +53,37 @@ class ImageCrop(TypedNode):
         return outputs(image[:, top : top + height, left : left + width])
 
 
-class ImageFlip(TypedNode):
+class ImageFlip(V3Node):
     CATEGORY = "image/transform"
-    DISPLAY_NAME = "ImageFlip"
+    DISPLAY_NAME = "Flip Image"
     DESCRIPTION = "Mirrors an image, upside down or left to right."
     RETURN_TYPES = ("IMAGE",)
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
-        return required(image=IMAGE, flip_method=choice(["x-axis: vertically", "y-axis: horizontally"]))
+        return required(image=IMAGE, flip_method=choice_new(["x-axis: vertically", "y-axis: horizontally"]))
 
     def run(self, context: NodeContext, *, image: Pixels, flip_method: str) -> NodeResult:
         return outputs(np.flip(image, axis=1 if flip_method.startswith("x") else 2))
 
 
-class ImageRotate(TypedNode):
+class ImageRotate(V3Node):
     CATEGORY = "image/transform"
-    DISPLAY_NAME = "ImageRotate"
+    DISPLAY_NAME = "Rotate Image"
     DESCRIPTION = "Turns an image clockwise."
     RETURN_TYPES = ("IMAGE",)
     TURNS = ("none", "90 degrees", "180 degrees", "270 degrees")
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
-        return required(image=IMAGE, rotation=choice(cls.TURNS))
+        return required(image=IMAGE, rotation=choice_new(cls.TURNS))
 
     def run(self, context: NodeContext, *, image: Pixels, rotation: str) -> NodeResult:
         return outputs(np.rot90(image, k=self.TURNS.index(rotation), axes=(2, 1)))
 
 
 class ImagePadForOutpaint(TypedNode):
-    CATEGORY = "image"
+    CATEGORY = "image/transform"
     DISPLAY_NAME = "Pad Image for Outpainting"
     DESCRIPTION = "Puts a grey border around an image, and gives the mask of what is to be painted."
     RETURN_TYPES = ("IMAGE", "MASK")
@@ -94,7 +96,7 @@ class ImagePadForOutpaint(TypedNode):
             top=_border(),
             right=_border(),
             bottom=_border(),
-            feathering=integer(40, 0, LARGEST_SIDE, step=1),
+            feathering=integer(40, 0, LARGEST_SIDE, step=1, advanced=True),
         )
 
     def run(

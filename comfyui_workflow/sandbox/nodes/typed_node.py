@@ -39,6 +39,12 @@ class TypedNode(SandboxNode):
         raise NotImplementedError
 
 
+class V3Node(TypedNode):
+    """A node whose class is written for ComfyUI's newer interface for nodes ("V3")."""
+
+    IS_V3 = True
+
+
 def outputs(*values: object) -> NodeResult:
     return NodeResult(result=values)
 
@@ -61,6 +67,11 @@ def hidden_png_texts() -> InputTypes:
     return hidden(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO")
 
 
+def hidden_keys() -> InputTypes:
+    """Declares the hidden inputs of a partner node."""
+    return hidden(**{name: name.upper() for name in ("auth_token_comfy_org", "api_key_comfy_org")})
+
+
 def integer(default: int, least: int, most: int, **more: Any) -> Declared:
     return ("INT", {"default": default, "min": least, "max": most, **more})
 
@@ -73,16 +84,16 @@ def text(**options: Any) -> Declared:
     return ("STRING", options)
 
 
-def switch(default: bool) -> Declared:
-    return ("BOOLEAN", {"default": default})
+def switch(default: bool, **more: Any) -> Declared:
+    return ("BOOLEAN", {"default": default, **more})
 
 
 def choice(options: Sequence[str], **more: Any) -> Declared:
     return (list(options), more) if more else (list(options),)
 
 
-def choice_new(options: Sequence[str]) -> Declared:
-    return ("COMBO", {"multiselect": False, "options": list(options)})
+def choice_new(options: Sequence[str], **more: Any) -> Declared:
+    return ("COMBO", {"multiselect": False, "options": list(options), **more})
 
 
 def side(default: int = 512, least: int = 1) -> Declared:
@@ -97,3 +108,21 @@ def offset() -> Declared:
 
 def seed() -> Declared:
     return integer(0, 0, 2**64 - 1, control_after_generate=True)
+
+
+def dynamic_choice(options: dict[str, dict[str, Declared]]) -> Declared:
+    """Declares a choice of which each option has its own required inputs."""
+    listed = [{"key": key, "inputs": {"required": inputs}} for key, inputs in options.items()]
+    return ("COMFY_DYNAMICCOMBO_V3", {"options": listed})
+
+
+def growing(element: dict[str, Declared], **template: Any) -> Declared:
+    """Declares a row of inputs like the only one in `element`; `template` has `names`, or `prefix` and `max`,
+    and `min`."""
+    return ("COMFY_AUTOGROW_V3", {"template": {"input": {"required": element}, **template}})
+
+
+def matching(template_id: str, allowed_types: str) -> Declared:
+    """Declares an input of any of the allowed types ("IMAGE,MASK"); an output has the same type."""
+    template = {"template_id": template_id, "allowed_types": allowed_types}
+    return ("COMFY_MATCHTYPE_V3", {"template": template})

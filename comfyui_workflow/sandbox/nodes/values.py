@@ -4,12 +4,12 @@ import json
 import sys
 
 from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult
-from comfyui_workflow.sandbox.nodes.typed_node import TypedNode, outputs, required, text
+from comfyui_workflow.sandbox.nodes.typed_node import TypedNode, V3Node, outputs, required, text
 
 
-class PrimitiveString(TypedNode):
-    CATEGORY = "utils/primitive"
-    DISPLAY_NAME = "String"
+class PrimitiveString(V3Node):
+    CATEGORY = "utilities/primitive"
+    DISPLAY_NAME = "Text"
     RETURN_TYPES = ("STRING",)
 
     @classmethod
@@ -20,9 +20,9 @@ class PrimitiveString(TypedNode):
         return outputs(value)
 
 
-class PrimitiveStringMultiline(TypedNode):
-    CATEGORY = "utils/primitive"
-    DISPLAY_NAME = "String (Multiline)"
+class PrimitiveStringMultiline(V3Node):
+    CATEGORY = "utilities/primitive"
+    DISPLAY_NAME = "Text (Multiline)"
     RETURN_TYPES = ("STRING",)
 
     @classmethod
@@ -33,35 +33,35 @@ class PrimitiveStringMultiline(TypedNode):
         return outputs(value)
 
 
-class PrimitiveInt(TypedNode):
-    CATEGORY = "utils/primitive"
+class PrimitiveInt(V3Node):
+    CATEGORY = "utilities/primitive"
     DISPLAY_NAME = "Int"
     RETURN_TYPES = ("INT",)
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
-        limits = {"min": -sys.maxsize, "max": sys.maxsize, "control_after_generate": True}
+        limits = {"min": -sys.maxsize, "max": sys.maxsize, "control_after_generate": "fixed"}
         return required(value=("INT", limits))
 
     def run(self, context: NodeContext, *, value: int) -> NodeResult:
         return outputs(value)
 
 
-class PrimitiveFloat(TypedNode):
-    CATEGORY = "utils/primitive"
+class PrimitiveFloat(V3Node):
+    CATEGORY = "utilities/primitive"
     DISPLAY_NAME = "Float"
     RETURN_TYPES = ("FLOAT",)
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
-        return required(value=("FLOAT", {"min": -sys.maxsize, "max": sys.maxsize}))
+        return required(value=("FLOAT", {"min": -sys.maxsize, "max": sys.maxsize, "step": 0.1}))
 
     def run(self, context: NodeContext, *, value: float) -> NodeResult:
         return outputs(value)
 
 
-class PrimitiveBoolean(TypedNode):
-    CATEGORY = "utils/primitive"
+class PrimitiveBoolean(V3Node):
+    CATEGORY = "utilities/primitive"
     DISPLAY_NAME = "Boolean"
     RETURN_TYPES = ("BOOLEAN",)
 
@@ -73,9 +73,9 @@ class PrimitiveBoolean(TypedNode):
         return outputs(value)
 
 
-class StringConcatenate(TypedNode):
-    CATEGORY = "utils/string"
-    DISPLAY_NAME = "Concatenate"
+class StringConcatenate(V3Node):
+    CATEGORY = "text"
+    DISPLAY_NAME = "Concatenate Text"
     DESCRIPTION = "Joins two strings."
     RETURN_TYPES = ("STRING",)
 
@@ -92,9 +92,10 @@ class StringConcatenate(TypedNode):
 
 
 class PreviewAny(TypedNode):
-    CATEGORY = "utils"
-    DISPLAY_NAME = "Preview Any"
+    CATEGORY = "utilities"
+    DISPLAY_NAME = "Preview as Text"
     DESCRIPTION = "Shows any value as text."
+    RETURN_TYPES = ("STRING",)
     OUTPUT_NODE = True
 
     @classmethod
@@ -102,7 +103,8 @@ class PreviewAny(TypedNode):
         return required(source=("*", {}))
 
     def run(self, context: NodeContext, *, source: object) -> NodeResult:
-        return NodeResult(ui={"text": [_as_text(source)]})
+        shown = _as_text(source)
+        return NodeResult(result=(shown,), ui={"text": [shown]})
 
 
 def _as_text(value: object) -> str:

@@ -1,6 +1,7 @@
 """Files that a graph names: names, the directories in which ComfyUI looks for them, and presence."""
 
 import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,8 +9,10 @@ from typing import Any
 
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.node_definitions import Definitions, InputDefinition
+from comfyui_workflow.workflows.validation.live_inputs import live_definition
 
 _FOLDER_MARKS = {"[output]": "output", "[input]": "input", "[temp]": "temp"}
+_ASSET_HASH = re.compile("blake3:[0-9a-f]{64}")
 _FILES_WITHOUT_A_BUTTON = {("LoadLatent", "latent"), ("WebcamCapture", "image")}
 """ComfyUI's own inputs that name a file although they have no upload button."""
 
@@ -69,7 +72,7 @@ def _files_named(graph: Graph, definitions: Definitions) -> Iterator[ReferencedF
         inputs = node.get("inputs") if definition is not None else None
         if definition is None or not isinstance(inputs, dict):
             continue
-        for declared in definition.inputs:
+        for declared in live_definition(definition, inputs).inputs:
             if declared.name in inputs and names_files(definition.class_type, declared):
                 for value in names_in(inputs[declared.name]):
                     folder, name = folder_and_name(value)
@@ -95,6 +98,12 @@ def folder_and_name(value: str) -> tuple[str, str]:
         if value.endswith(mark):
             return folder, value[: -len(mark) - 1]
     return "input", value
+
+
+def is_asset_hash(value: object) -> bool:
+    """True for the hash of a file that ComfyUI manages as an asset. Newer versions take it in place of a
+    name."""
+    return isinstance(value, str) and _ASSET_HASH.fullmatch(value) is not None
 
 
 def is_plain(name: str) -> bool:

@@ -18,13 +18,23 @@ from comfyui_workflow.workflows.validation.files import (
     KnownFiles,
     Presence,
     folder_and_name,
+    is_asset_hash,
     names_files,
     names_in,
 )
+from comfyui_workflow.workflows.validation.live_inputs import DYNAMIC_COMBO, is_needed_choice
 from comfyui_workflow.workflows.validation.suggestions import Suggestions
 
-_OWN_CHECKS = {("LoadImageSetNode", "resize_method")}
+_OWN_CHECKS = {
+    ("LoadImageSetNode", "resize_method"),
+    ("SelectModelDevice", "device"),
+    ("SelectCLIPDevice", "device"),
+    ("SelectVAEDevice", "device"),
+    ("ModelAttentionBackend", "attention"),
+}
 """Inputs of ComfyUI's own classes, besides file inputs, that the class checks itself."""
+_OWN_CHECKING = frozenset({"CustomCombo", "Load3D", "Load3DAdvanced"})
+"""ComfyUI's own classes that check all their inputs themselves."""
 _IMAGES = frozenset({"IMAGE", "MASK", "LATENT", "AUDIO", "VIDEO"})
 _MODELS = frozenset({"MODEL", "CLIP", "VAE", "CONTROL_NET", "CLIP_VISION", "STYLE_MODEL", "UPSCALE_MODEL"})
 _ONLY_LINKED = _IMAGES | _MODELS | {"CONDITIONING", "SAMPLER", "SIGMAS", "NOISE", "GUIDER"}
@@ -67,7 +77,8 @@ class CheckedClass:
     def is_checked(self, declared: InputDefinition) -> bool:
         """True if ComfyUI certainly checks range and choices of this input."""
         key = (self.definition.class_type, declared.name)
-        return self.is_own and key not in _OWN_CHECKS and not names_files(key[0], declared)
+        is_checked_by_class = key in _OWN_CHECKS or key[0] in _OWN_CHECKING
+        return self.is_own and not is_checked_by_class and not names_files(key[0], declared)
 
 
 def is_own(definition: NodeDefinition) -> bool:
@@ -150,7 +161,11 @@ class InputCheck:
         if not absent:
             return None
         is_comparable = self._choice_set(declared) is not None and not declared.options.get("multiselect")
-        is_certain = declared.are_choices_checked and is_comparable and checked.is_checked(declared)
+        if declared.type == DYNAMIC_COMBO:
+            is_certain = checked.is_own and is_needed_choice(declared)
+        else:
+            is_certain = declared.are_choices_checked and is_comparable and checked.is_checked(declared)
+        is_certain = is_certain and not is_asset_hash(absent[0])
         return self._not_listed(declared, absent[0], is_certain=is_certain)
 
     def _is_provided(self, value: Any) -> bool:

@@ -91,8 +91,10 @@ def _accepts(declared: InputDefinition, received: str, choices: list[Any] | None
     wanted = declared.type
     if "*" in (received, wanted) or is_dynamic(received) or is_dynamic(wanted):
         return True
-    if choices is not None or declared.are_choices_checked:
-        return declared.are_choices_checked and _are_same(choices, list(declared.choices or ()))
+    if choices is not None and not declared.has_list_type:
+        return wanted == "COMBO" and declared.are_choices_checked
+    if choices is not None or declared.has_list_type:
+        return _are_same(choices, list(declared.choices or ()))
     return bool(_kinds(received) & _kinds(wanted))
 
 

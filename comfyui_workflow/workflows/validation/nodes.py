@@ -1,6 +1,6 @@
 """Validation of one node against its class on the instance: its sources and its problems."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -15,13 +15,20 @@ from comfyui_workflow.workflows.validation.inputs import (
     CheckedClass,
     InputCheck,
     Problem,
-    is_dynamic,
     unwrapped,
 )
 from comfyui_workflow.workflows.validation.links import is_link, link_problem, missing_source
+from comfyui_workflow.workflows.validation.live_inputs import (
+    DYNAMIC_COMBO,
+    has_dynamic_inputs,
+    is_needed_choice,
+    live_definition,
+)
+from comfyui_workflow.workflows.validation.replacements import Replacements
 from comfyui_workflow.workflows.validation.suggestions import Suggestions
 
 _MOST_PROBLEMS_OF_A_NODE = 100
+_UNCERTAIN = (DYNAMIC_COMBO, "COMFY_DYNAMICSLOT_V3")
 _CONVERTED = ("INT", "FLOAT", "STRING", "BOOLEAN")
 
 
@@ -68,7 +75,7 @@ class NodeCheck:
         definitions: Definitions,
         files: KnownFiles,
         suggestions: Suggestions,
-        replaced: Container[str],
+        replaced: Replacements,
     ) -> None:
         self._graph = graph
         self._definitions = definitions
@@ -86,18 +93,32 @@ class NodeCheck:
             message = "is not an object with a class_type"
             return self._refused(node_id, None, None, Problem(code="missing_node_type", message=message))
         title = node_title(raw)
-        checked = self._class(class_type)
-        if checked is None and class_type not in self._replaced:
-            return self._refused(node_id, class_type, title, self._unknown(class_type))
+        current = self._current(class_type, inputs)
+        if isinstance(current, Problem):
+            return self._refused(node_id, class_type, title, current)
+        checked, inputs = current
         node = CheckedNode(
             node_id=node_id,
             class_type=class_type,
             title=title,
             inputs=inputs if isinstance(inputs, dict) else None,
             checked=checked,
-            may_be_output=checked is None or checked.definition.is_output,
+            may_be_output=checked.definition.is_output,
         )
         return self._linked(node)
+
+    def _current(self, class_type: str, inputs: Any) -> tuple[CheckedClass, Any] | Problem:
+        """Returns the class and the inputs that ComfyUI uses, those of the replacement if it does not have
+        the class; or the problem for which it refuses the graph."""
+        replacement = None if class_type in self._definitions else self._replaced.get(class_type)
+        new_class = class_type
+        if replacement is not None and isinstance(inputs, dict):
+            for name in replacement.missing(inputs):
+                message = input_errors.missing(name)
+                return Problem(code="required_input_missing", message=message, input_name=name)
+            new_class, inputs = replacement.new_class, replacement.inputs(inputs)
+        checked = self._class(new_class, inputs if isinstance(inputs, dict) else None)
+        return self._unknown(class_type) if checked is None else (checked, inputs)
 
     def problems(self, node: CheckedNode) -> Iterator[Problem]:
         """Yields the problems of a node, in the order of the inputs in the class."""
@@ -113,7 +134,7 @@ class NodeCheck:
     def _problems(self, checked: CheckedClass, inputs: Mapping[str, Any]) -> Iterator[Problem]:
         for name in checked.required:
             if name not in inputs:
-                yield from _missing(checked, name, inputs)
+                yield from _missing(checked, name)
         for name, value in inputs.items():
             declared = checked.inputs.get(name)
             if declared is None:
@@ -148,11 +169,16 @@ class NodeCheck:
         message = f'this ComfyUI has no node class "{shown(class_type)}"{offered}'
         return Problem(code="missing_node_type", message=message, nearest=near)
 
-    def _class(self, class_type: str) -> CheckedClass | None:
+    def _class(self, class_type: str, inputs: Mapping[str, Any] | None) -> CheckedClass | None:
+        """Returns the class with the inputs that it has for these values; one for each node only if the class
+        has dynamic inputs."""
         if class_type not in self._classes:
             definition = self._definitions.get(class_type)
             self._classes[class_type] = CheckedClass(definition) if definition is not None else None
-        return self._classes[class_type]
+        checked = self._classes[class_type]
+        if checked is None or not has_dynamic_inputs(checked.definition):
+            return checked
+        return CheckedClass(live_definition(checked.definition, inputs))
 
     def _linked(self, node: CheckedNode) -> CheckedNode:
         validated: list[str] = []
@@ -186,10 +212,10 @@ def _source(checked: CheckedClass | None, name: str, value: Any) -> str | None:
     return value[0] if is_link(value) else None
 
 
-def _missing(checked: CheckedClass, name: str, inputs: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yields the problem of a missing required input. A dynamic input can be present under other names, such
-    as `images.image0`."""
-    is_certain = not is_dynamic(checked.inputs[name].type)
-    if is_certain or not any(str(given).startswith(f"{name}.") for given in inputs):
-        message = input_errors.missing(name)
-        yield Problem(code="required_input_missing", message=message, is_certain=is_certain, input_name=name)
+def _missing(checked: CheckedClass, name: str) -> Iterator[Problem]:
+    """Yields the problem of a missing required input. ComfyUI accepts a missing dynamic combo, but then the
+    node fails; other classes than ComfyUI's own can have a substitute."""
+    declared = checked.inputs[name]
+    is_certain = declared.type not in _UNCERTAIN or (checked.is_own and is_needed_choice(declared))
+    message = input_errors.missing(name)
+    yield Problem(code="required_input_missing", message=message, is_certain=is_certain, input_name=name)

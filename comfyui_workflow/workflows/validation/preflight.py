@@ -22,6 +22,7 @@ from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.validation.dependencies import DEEPEST_VALIDATED, Dependencies
 from comfyui_workflow.workflows.validation.files import KnownFiles, unused
 from comfyui_workflow.workflows.validation.nodes import CheckedNode, NodeCheck
+from comfyui_workflow.workflows.validation.replacements import NO_REPLACEMENTS, Replacements
 from comfyui_workflow.workflows.validation.suggestions import Suggestions
 
 _MOST_LABELS = 10
@@ -57,15 +58,15 @@ def preflight(
     definitions: Definitions,
     *,
     files: KnownFiles,
-    replaced: Container[str] = frozenset(),
+    replaced: Replacements = NO_REPLACEMENTS,
 ) -> Verdict:
-    """Validates a graph. `replaced`: missing classes that the instance replaces (`/node_replacements`)."""
+    """Validates a graph. `replaced`: classes that the instance replaces if it does not have them."""
     return _Preflight(graph, definitions, files, replaced).verdict()
 
 
 class _Preflight:
     def __init__(
-        self, graph: Graph, definitions: Definitions, files: KnownFiles, replaced: Container[str]
+        self, graph: Graph, definitions: Definitions, files: KnownFiles, replaced: Replacements
     ) -> None:
         self._graph = graph if isinstance(graph, dict) else {}
         self._files = files
