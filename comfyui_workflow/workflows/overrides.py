@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.workflows.dynamic_inputs import declared_inputs
 from comfyui_workflow.workflows.graph import Graph, node_title
 from comfyui_workflow.workflows.node_definitions import Definitions
 
@@ -64,7 +65,9 @@ def _suggestion(graph: Graph, name: str) -> str:
 
 def _check_input(node: Mapping[str, Any], node_id: str, name: str, definitions: Definitions) -> None:
     definition = definitions.get(node["class_type"])
-    if name in node["inputs"] or definition is None or definition.input(name):
+    if name in node["inputs"] or definition is None:
+        return
+    if any(each.name == name for each in declared_inputs(definition, node["inputs"])):
         return
     has = ", ".join(each.name for each in definition.inputs) or "none"
     raise InvalidRequest(
