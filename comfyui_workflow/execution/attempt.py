@@ -77,6 +77,7 @@ from comfyui_workflow.workflows.api_nodes import missing_key_findings, partner_n
 from comfyui_workflow.workflows.graph import Graph, output_ids
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import inputs_named
+from comfyui_workflow.workflows.resolve import left_out
 
 CANCEL_GRACE_S = 2.0
 """Time in which a cancelled run may continue to download its outputs."""
@@ -215,9 +216,12 @@ class RunAttempt:
         for finding in verdict.findings:
             if finding.node_id is None:  # ComfyUI itself reports problems of nodes in a moment
                 self._record(NoticeAdded(message=str(finding)))
+        definitions = self.session.definitions()
+        hints = left_out(run.request, definitions)
         if not run.request.has_comfy_org_api_key:
-            for finding in missing_key_findings(run.graph, self.session.definitions().object_info):
-                self._record(NoticeAdded(message=str(finding)))
+            hints += missing_key_findings(run.graph, definitions.object_info)
+        for finding in hints:
+            self._record(NoticeAdded(message=str(finding)))
         return self._run()
 
     def _plan_nodes(self, run: Run) -> None:

@@ -10,12 +10,9 @@ from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_s
 from comfyui_workflow.sessions.session import InstanceKey
 from comfyui_workflow.workflows.api_nodes import cost_findings, missing_key_findings
 from comfyui_workflow.workflows.editable_inputs import KeyInput, key_inputs
-from comfyui_workflow.workflows.editor.left_out import left_out_findings
-from comfyui_workflow.workflows.findings import Finding
 from comfyui_workflow.workflows.graph import Graph
-from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import inputs_named
-from comfyui_workflow.workflows.resolve import needs_conversion
+from comfyui_workflow.workflows.resolve import left_out
 from comfyui_workflow.workflows.validation.preflight import Verdict
 
 MOST_AT_ONCE = 4
@@ -52,16 +49,9 @@ class ValidationService:
             given = inputs_named(graph, request.inputs)
             verdict = validate_on_instance(session, graph, request.input_images, given)
             object_info = session.definitions().object_info
-            hints = [*_left_out(request, session.definitions()), *cost_findings(graph, object_info)]
+            hints = [*left_out(request, session.definitions()), *cost_findings(graph, object_info)]
             if not request.has_comfy_org_api_key:
                 hints += missing_key_findings(graph, object_info)
             verdict = replace(verdict, findings=(*verdict.findings, *hints))
             found = key_inputs(graph, session.definitions())
             return ValidationResult(graph=graph, verdict=verdict, key_inputs=found)
-
-
-def _left_out(request: RunRequest, definitions: Definitions) -> list[Finding]:
-    editor_file = request.workflow.editor_file
-    if editor_file is None or not needs_conversion(request):
-        return []
-    return left_out_findings(editor_file, definitions)

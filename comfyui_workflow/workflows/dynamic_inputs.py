@@ -16,6 +16,7 @@ from comfyui_workflow.workflows.node_definitions import (
     DYNAMIC_COMBO,
     MATCH_TYPE,
     InputDefinition,
+    NodeDefinition,
     parse_inputs,
 )
 
@@ -124,6 +125,13 @@ class Autogrow:
 def is_dynamic(declared: InputDefinition) -> bool:
     """True if the inner inputs are sent in place of the input, or with it."""
     return declared.type in (DYNAMIC_COMBO, AUTOGROW)
+
+
+def declared_inputs(definition: NodeDefinition, given: Mapping[str, Any]) -> Iterator[InputDefinition]:
+    """Yields the inputs of a class with the inner inputs that the values of a graph node choose."""
+    for each in definition.inputs:
+        yield each
+        yield from inner_inputs(each, given)
 
 
 def _options(combo: InputDefinition) -> list[Any]:

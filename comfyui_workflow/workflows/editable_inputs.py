@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from comfyui_workflow.parsing.untrusted import as_object
+from comfyui_workflow.workflows.dynamic_inputs import declared_inputs
 from comfyui_workflow.workflows.graph import Graph, closure, node_title
 from comfyui_workflow.workflows.model_files import is_model
 from comfyui_workflow.workflows.node_definitions import SEED_NAMES, Definitions, InputDefinition
@@ -137,8 +138,9 @@ def _node_inputs(
     class_type = node["class_type"]
     definition = definitions.get(class_type)
     title = node_title(node) or (definition.display_name if definition else class_type)
-    declared = {each.name: each for each in definition.inputs} if definition else {}
-    for name, value in as_object(node.get("inputs")).items():
+    inputs = as_object(node.get("inputs"))
+    declared = {each.name: each for each in declared_inputs(definition, inputs)} if definition else {}
+    for name, value in inputs.items():
         kind = _kind(class_type, name, value, declared.get(name))
         if kind is not None:
             yield KeyInput(

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from comfyui_workflow.errors import InvalidInputs, InvalidRequest
+from comfyui_workflow.workflows.dynamic_inputs import declared_inputs
 from comfyui_workflow.workflows.graph import Graph, node_title
 from comfyui_workflow.workflows.node_definitions import Definitions, InputDefinition
 from comfyui_workflow.workflows.set_values import as_declared
@@ -82,8 +83,10 @@ def _declared(
 ) -> InputDefinition | None:
     """Returns None if the class is unknown, or only the node has the input. Raises: InvalidRequest."""
     definition = definitions.get(node["class_type"])
-    declared = definition.input(name) if definition else None
-    if declared is not None or definition is None or name in node["inputs"]:
+    if definition is None:
+        return None
+    declared = next((each for each in declared_inputs(definition, node["inputs"]) if each.name == name), None)
+    if declared is not None or name in node["inputs"]:
         return declared
     has = ", ".join(each.name for each in definition.inputs) or "none"
     raise InvalidRequest(

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from comfyui_workflow.workflows.editor.conversion import QueueContext, convert
+from comfyui_workflow.workflows.editor.left_out import left_out_findings
 from comfyui_workflow.workflows.editor.widget_values import WidgetValue
+from comfyui_workflow.workflows.findings import Finding
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
@@ -47,6 +49,15 @@ def needs_conversion(request: GraphRequest) -> bool:
     workflow = request.workflow
     has_both = bool(workflow.graph) and workflow.editor_file is not None
     return not workflow.graph or (has_both and request.seed_mode is SeedMode.CONTROL)
+
+
+def left_out(request: GraphRequest, definitions: Definitions) -> list[Finding]:
+    """Returns a warning for each node of the editor file that the conversion leaves out, because it exists in
+    the browser only. Raises: InvalidGraph."""
+    editor_file = request.workflow.editor_file
+    if editor_file is None or not needs_conversion(request):
+        return []
+    return left_out_findings(editor_file, definitions)
 
 
 def widget_value_resolver(mode: SeedMode, draw: Draw) -> Callable[[WidgetValue], Any]:

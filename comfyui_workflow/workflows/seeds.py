@@ -4,6 +4,7 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
+from comfyui_workflow.workflows.dynamic_inputs import declared_inputs
 from comfyui_workflow.workflows.editor.widget_values import WidgetValue
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.node_definitions import Definitions, InputDefinition
@@ -58,7 +59,7 @@ def _is_unsigned_seed(definition: InputDefinition) -> bool:
 def _with_new_seeds(node: dict[str, Any], definitions: Definitions, draw: Draw) -> dict[str, Any]:
     definition = definitions.get(node["class_type"])
     inputs = dict(node.get("inputs") or {})
-    for each in definition.inputs if definition else ():
+    for each in list(declared_inputs(definition, inputs)) if definition else ():
         if each.control_count and each.choices is None and _is_number(inputs.get(each.name)):
             inputs[each.name] = _changed_number(each, inputs[each.name], "randomize", draw)
     return {**node, "inputs": inputs}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
 from comfyui_workflow.workflows.editor.conversion import QueueContext, convert
+from comfyui_workflow.workflows.editor.left_out import left_out_findings
 from comfyui_workflow.workflows.graph import check_graph
 from comfyui_workflow.workflows.input_formats import read_workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
@@ -26,20 +27,54 @@ SMALL = sorted(
     key=lambda path: path.stat().st_size,
 )
 FILES = [json.loads(path.read_bytes()) for path in SMALL]
-CLASSES = ["A", "KSampler", "SaveImage", "LoadImage", "PrimitiveNode", "Reroute", "S", "T", "workflow>G"]
+CLASSES = [
+    "A",
+    "Seed (rgthree)",
+    "CustomCombo",
+    "Power Lora Loader (rgthree)",
+    "KSampler",
+    "SaveImage",
+    "LoadImage",
+    "PrimitiveNode",
+    "Reroute",
+    "S",
+    "T",
+    "workflow>G",
+]
 OBJECT_INFO = {name: DEFINITIONS.object_info[name] for name in CLASSES if name in DEFINITIONS}
 
-types = st.sampled_from(["INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGE", "*", "INT,FLOAT", "MARKDOWN"])
+types = st.sampled_from(
+    [
+        "INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGE", "*", "INT,FLOAT", "MARKDOWN", "CURVE",
+        "BOUNDING_BOX", "IMAGECOMPARE", "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3", "COMFY_MATCHTYPE_V3",
+    ]
+)  # fmt: skip
 option_names = [
     "min", "max", "step", "round", "default", "options", "multiline", "dynamicPrompts", "forceInput",
-    "remote", "control_after_generate", "image_upload", "widgetType", "multi_select",
+    "remote", "control_after_generate", "image_upload", "widgetType", "multi_select", "template",
 ]  # fmt: skip
+inner = st.fixed_dictionaries(
+    {
+        "required": st.dictionaries(
+            st.sampled_from(["a", "b"]), st.tuples(types).map(list) | values, max_size=2
+        )
+    }
+)
+templates = st.fixed_dictionaries(
+    {"input": inner | values},
+    optional={"min": values, "max": values, "names": st.lists(texts | values, max_size=3), "prefix": values},
+)
+choices_of_options = st.lists(
+    st.fixed_dictionaries({"key": st.sampled_from(["x", "y"]) | values, "inputs": inner | values}), max_size=3
+)
 options = st.dictionaries(
     st.sampled_from(option_names),
     values
     | types
     | st.booleans()
-    | st.fixed_dictionaries({"route": st.just("/x"), "refresh_button": values}),
+    | st.fixed_dictionaries({"route": st.just("/x"), "refresh_button": values})
+    | templates
+    | choices_of_options,
     max_size=5,
 )
 input_names = st.sampled_from(["a", "b", "seed", "filename_prefix", "sampler_name"])
@@ -64,6 +99,9 @@ file_inputs = st.fixed_dictionaries(
     {"name": input_names | texts, "type": types | values, "link": ids},
     optional={"widget": values | st.just({})},
 )
+promoted = st.lists(
+    st.sampled_from(["-1", "0", "1", "2", "a", "b", "seed", "1: a", "value"]), min_size=1, max_size=3
+)
 nodes = st.fixed_dictionaries(
     {"id": ids, "type": st.sampled_from(CLASSES)},
     optional={
@@ -72,8 +110,10 @@ nodes = st.fixed_dictionaries(
         "outputs": st.lists(st.fixed_dictionaries({"type": types | values}), max_size=2) | values,
         "widgets_values": st.lists(values | st.sampled_from(["{a|b}", "%A.a%", "randomize"]), max_size=5)
         | values,
+        "widgets_values_named": st.dictionaries(texts, values, max_size=3) | values,
         "title": values,
-        "properties": values,
+        "properties": st.fixed_dictionaries({"proxyWidgets": st.lists(promoted | values, max_size=4)})
+        | values,
     },
 )
 links = st.tuples(ids, ids, slots, ids, slots, types).map(list) | values
@@ -98,14 +138,28 @@ groups = st.fixed_dictionaries(
     },
 )
 files = st.builds(
-    lambda graph, found, group: {
+    lambda graph, found, group, extra: {
         **graph,
         "definitions": {"subgraphs": found},
-        "extra": {"groupNodes": {"G": group}},
+        "extra": {"groupNodes": {"G": group}, **extra},
     },
     graphs,
     st.lists(subgraphs | values, max_size=2),
     groups | values,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "ue_links": st.lists(
+                st.fixed_dictionaries(
+                    {"upstream": ids, "upstream_slot": slots, "downstream": ids, "downstream_slot": slots}
+                )
+                | values,
+                max_size=3,
+            )
+            | values,
+            "frontendVersion": st.sampled_from(["1.27.10", "1.58.1", "1.", "x"]) | values,
+        },
+    ),
 )
 
 
@@ -115,9 +169,12 @@ def converted(file: Json, object_info: Any, mode: SeedMode = SeedMode.SAVED) -> 
         at=datetime(2025, 10, 12),
         choose=lambda choices: choices[-1],
         resolve_value=widget_value_resolver(mode, _lower_middle),
+        draw=_lower_middle,
     )
     try:
-        graph = check_graph(convert(file, Definitions(object_info), queueing))
+        definitions = Definitions(object_info)
+        graph = check_graph(convert(file, definitions, queueing))
+        assert all(map(str, left_out_findings(file, definitions)))
     except InvalidGraph as error:
         assert str(error)
         return None

@@ -6,8 +6,10 @@ import pytest
 
 from comfyui_workflow.workflows.editor.left_out import left_out_findings
 from comfyui_workflow.workflows.findings import Severity
+from comfyui_workflow.workflows.model import GraphRequest, Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
-from tests.workflows.making import class_of, file, inputs_of, node, socket, subgraph
+from comfyui_workflow.workflows.resolve import left_out
+from tests.workflows.making import class_of, file, graph_of, inputs_of, node, socket, subgraph
 
 CLASSES = {
     "Make": class_of({"w": ["INT", {"default": 64}]}, output=["IMAGE"]),
@@ -61,6 +63,16 @@ def test_what_gives_a_needed_value_stays() -> None:
     found = inputs_of(file(giver, SHOW, links=[(1, 5, 0, 9, 0)]), CLASSES)
     assert found["9"] == {"images": ["5", 0]}
     assert "5" in found
+
+
+def test_a_request_tells_what_is_left_out_only_if_its_file_is_converted() -> None:
+    editor_file = file(MAKE, node(5, "Label (rgthree)"), SHOW, links=DIRECT)
+    definitions = Definitions(CLASSES)
+    graph = graph_of(file(MAKE), CLASSES)
+    told = left_out(GraphRequest(workflow=Workflow(graph={}, editor_file=editor_file)), definitions)
+    assert [each.node_id for each in told] == ["5"]
+    assert left_out(GraphRequest(workflow=Workflow(graph=graph, editor_file=editor_file)), definitions) == []
+    assert left_out(GraphRequest(workflow=Workflow(graph=graph)), definitions) == []
 
 
 def test_notes_and_muted_nodes_are_no_news() -> None:

@@ -381,3 +381,69 @@ def test_outputs_that_are_not_there_give_nothing(slot: int) -> None:
     workflow = around(instance())
     workflow["links"][1][2] = slot
     assert "images" not in inputs_of(workflow, CLASSES)["9"]
+
+
+def showing(proxies: Any, row: Any, **other: Any) -> Any:
+    """Returns a file whose node 2 lists these promoted widgets."""
+    shown = instance(values=row, properties={"proxyWidgets": proxies}, **other)
+    return around(shown, subgraphs=[turning()])
+
+
+@pytest.mark.parametrize(
+    ("proxies", "row", "expected"),
+    [
+        ([["-1", "text"], ["-1", "number"]], ["outer", 7], (7, "outer")),
+        ([["5", "t"], ["5", "n"]], ["outer", 7], (7, "outer")),
+        ([["-1", "text"]], ["outer"], ("outer", "outer")),
+        ([["77", "x"], ["5", "n"]], ["lost", 7], (7, 7)),
+        ([["5", "5: n"], ["-1", "text"]], [7, "outer"], (7, "outer")),
+        ([[5, "n"], ["-1", "text"]], ["outer", 7], ("outer", 7)),
+        ("x", [7, "outer"], (7, "outer")),
+        ([["-1", "text"], ["-1", "number"]], None, (30, "inner")),
+    ],
+)
+def test_the_list_of_promoted_widgets_is_the_order_of_the_values(
+    proxies: Any, row: Any, expected: Any
+) -> None:
+    """Values without an entry are those of the inputs in order, as in the editor."""
+    found = inputs_of(showing(proxies, row), CLASSES)["2:5"]
+    assert (found["n"], found["t"]) == expected
+
+
+def test_a_widget_that_no_input_is_linked_to_can_be_promoted() -> None:
+    inside = subgraph("S", node(5, "Number", [30]), node(6, "Number", [40]))
+    one = node(2, "S", [7], properties={"proxyWidgets": [["5", "value"]]})
+    found = inputs_of(file(one, node(3, "S"), definitions={"subgraphs": [inside]}), CLASSES)
+    assert {key: value["value"] for key, value in found.items()} == {
+        "2:5": 7,
+        "2:6": 40,
+        "3:5": 30,
+        "3:6": 40,
+    }
+
+
+def test_a_promoted_widget_can_be_promoted_again_outside() -> None:
+    inner = subgraph("I", node(5, "Number", [30]))
+    listed = node(8, "I", [40], properties={"proxyWidgets": [["5", "value"]]})
+    outer = subgraph("O", listed)
+    for entry in (["8", "value"], ["8", "value", "5"], ["8", "5: value"]):
+        one = node(2, "O", [50], properties={"proxyWidgets": [entry]})
+        found = inputs_of(file(one, node(3, "O"), definitions={"subgraphs": [outer, inner]}), CLASSES)
+        assert {key: value["value"] for key, value in found.items()} == {"2:8:5": 50, "3:8:5": 40}
+
+
+def test_a_promoted_primitive_has_the_value_of_the_instance() -> None:
+    target = node(6, "Number", [40], inputs=[socket("value", 1, "INT", widget=True)])
+    inside = subgraph("S", node(5, "PrimitiveNode", [30]), target, links=[(1, 5, 0, 6, 0)])
+    one = node(2, "S", [7], properties={"proxyWidgets": [["5", "value"]]})
+    found = inputs_of(file(one, node(3, "S"), definitions={"subgraphs": [inside]}), CLASSES)
+    assert (found["2:6"]["value"], found["3:6"]["value"]) == (7, 40)
+
+
+def test_subgraphs_that_contain_each_other_are_refused_also_in_the_lists_of_promoted_widgets() -> None:
+    def looped(name: str, other: str) -> Any:
+        return subgraph(name, node(8, other, [1], properties={"proxyWidgets": [["8", "value"]]}))
+
+    whole = file(node(2, "A"), definitions={"subgraphs": [looped("A", "B"), looped("B", "A")]})
+    with pytest.raises(InvalidGraph, match="part of itself"):
+        inputs_of(whole, CLASSES)
