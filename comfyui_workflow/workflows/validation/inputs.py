@@ -13,7 +13,7 @@ from typing import Any
 
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.workflows import input_errors
-from comfyui_workflow.workflows.node_definitions import InputDefinition, NodeDefinition
+from comfyui_workflow.workflows.node_definitions import DYNAMIC_COMBO, InputDefinition, NodeDefinition
 from comfyui_workflow.workflows.validation.files import (
     KnownFiles,
     Presence,
@@ -22,7 +22,7 @@ from comfyui_workflow.workflows.validation.files import (
     names_files,
     names_in,
 )
-from comfyui_workflow.workflows.validation.live_inputs import DYNAMIC_COMBO, is_needed_choice
+from comfyui_workflow.workflows.validation.live_inputs import is_needed_choice
 from comfyui_workflow.workflows.validation.suggestions import Suggestions
 
 _OWN_CHECKS = {

@@ -2,7 +2,7 @@
 
 How it works: as in ComfyUI's own validation, the value of a dynamic combo selects the inputs of one option,
 and an autogrow stands for a numbered or named row of inputs. Nested names are joined with dots
-(`resize_type.width`, `images.image0`).
+(`resize_type.width`, `images.image0`). The rules of the editor differ: see `workflows.dynamic_inputs`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,17 +10,20 @@ from dataclasses import replace
 from typing import Any
 
 from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
-from comfyui_workflow.workflows.node_definitions import InputDefinition, NodeDefinition, parse_inputs
+from comfyui_workflow.workflows.dynamic_inputs import MOST_ELEMENTS, is_dynamic, option_keys
+from comfyui_workflow.workflows.node_definitions import (
+    AUTOGROW,
+    DYNAMIC_COMBO,
+    InputDefinition,
+    NodeDefinition,
+    parse_inputs,
+)
 
-DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
-AUTOGROW = "COMFY_AUTOGROW_V3"
-MATCH_TYPE = "COMFY_MATCHTYPE_V3"
-_MOST_ELEMENTS = 100  # ComfyUI's own limit
 _DEEPEST = 10
 
 
 def has_dynamic_inputs(definition: NodeDefinition) -> bool:
-    return any(declared.type in (DYNAMIC_COMBO, AUTOGROW) for declared in definition.inputs)
+    return any(map(is_dynamic, definition.inputs))
 
 
 def live_definition(definition: NodeDefinition, given: Mapping[str, Any] | None) -> NodeDefinition:
@@ -48,8 +51,7 @@ def _live(
 
 def _with_choices(combo: InputDefinition) -> InputDefinition:
     """Returns the combo with the keys of its options as choices."""
-    keys = (as_text(as_object(option).get("key")) for option in as_list(combo.options.get("options")))
-    return replace(combo, choices=tuple(key for key in keys if key is not None))
+    return replace(combo, choices=tuple(option_keys(combo)))
 
 
 def _of_option(combo: InputDefinition, chosen: Any) -> tuple[InputDefinition, ...]:
@@ -87,7 +89,7 @@ def _elements(autogrow: InputDefinition) -> Iterator[InputDefinition]:
 def _names(template: Mapping[str, Any]) -> list[str]:
     names = [as_text(name) or "" for name in as_list(template.get("names"))]
     if names:
-        return names[:_MOST_ELEMENTS]
+        return names[:MOST_ELEMENTS]
     prefix, most = as_text(template.get("prefix")) or "", template.get("max")
-    count = min(most, _MOST_ELEMENTS) if isinstance(most, int) else 0
+    count = min(most, MOST_ELEMENTS) if isinstance(most, int) else 0
     return [f"{prefix}{index}" for index in range(count)]

@@ -9,7 +9,7 @@ from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.workflows import input_errors
 from comfyui_workflow.workflows.findings import Finding, Severity
 from comfyui_workflow.workflows.graph import node_title
-from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.node_definitions import DYNAMIC_COMBO, Definitions
 from comfyui_workflow.workflows.validation.files import KnownFiles
 from comfyui_workflow.workflows.validation.inputs import (
     CheckedClass,
@@ -19,7 +19,6 @@ from comfyui_workflow.workflows.validation.inputs import (
 )
 from comfyui_workflow.workflows.validation.links import is_link, link_problem, missing_source
 from comfyui_workflow.workflows.validation.live_inputs import (
-    DYNAMIC_COMBO,
     has_dynamic_inputs,
     is_needed_choice,
     live_definition,
