@@ -13,7 +13,7 @@ import websocket
 from PIL import Image
 
 from tests.instance import Instance, SandboxSSHInstance
-from tests.integration.graphs import loaded, painted, slow
+from tests.integration.graphs import loaded, node, painted, slow
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
@@ -215,6 +215,37 @@ def test_a_comfyui_that_fails_at_the_prompt_is_asked_a_few_times(
     server.post(f"/{done['workflow_id']}/retry")
     assert is_whole(server.until_finished(done["workflow_id"]), instance)
     assert len(instance.sandbox.executions()) == 1
+
+
+def test_a_pack_that_crashes_comfyui_is_told_by_its_log(make_server: MakeServer, instance: Instance) -> None:
+    server = make_server(in_doubt_s=1)
+    graph = painted(54)
+    graph["4"] = node("SandboxBrokenPack", image=["1", 0], message="no hook")
+    graph["3"]["inputs"]["images"] = ["4", 0]
+    done = server.until_finished(server.execute(instance.ssh_string, graph))
+    assert (done["status"], done["error_code"]) == ("failed", "prompt_crashed")
+    assert done["error_message"].endswith("when it receives the prompt: RuntimeError: no hook")
+    assert instance.sandbox.executions() == []
+
+
+def test_a_partner_node_executes_again_only_if_a_person_asks(
+    server: ServerProcess, instance: Instance
+) -> None:
+    graph = slow(55, steps=600)
+    graph["1"] = node("SandboxPartner", prompt="a cat", seed=1)
+    run = server.execute(instance.ssh_string, graph)
+    server.until(run, is_executing)
+    instance.sandbox.faults(restart={"down_s": 0.2})
+    done = server.until_finished(run)
+    assert (done["status"], done["error_code"]) == ("failed", "not_resubmitted")
+    assert "Node 1 (SandboxPartner) costs credits of Comfy.org" in done["error_message"]
+    assert (done["can_retry"], done["submissions"]) == (True, 1)
+    server.post(f"/{run}/retry")
+    server.until(run, lambda p: p["submissions"] == 2 and is_executing(p))
+    server.post(f"/{run}/cancel")
+    assert server.until_finished(run)["status"] == "cancelled"
+    prompts = [execution["prompt_id"] for execution in instance.sandbox.executions()]
+    assert len(prompts) == len(set(prompts)) == 2
 
 
 def test_sigterm_leaves_the_run_for_the_next_start(make_server: MakeServer, instance: Instance) -> None:

@@ -3,7 +3,7 @@
 How it works: the file is parsed (`file.py`), links are resolved through reroutes, bypassed nodes, primitives
 and subgraphs (`links.py`), saved widget values are assigned to widgets by the node definitions of the
 instance (`widget_values.py`), and every node that runs is exported with its inputs. The editor implements
-these rules in browser code; this module reproduces its observed behaviour (frontend 1.27).
+these rules in browser code; this module reproduces its behaviour (frontends 1.27 and 1.58; see `rules.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
