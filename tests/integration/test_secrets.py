@@ -47,7 +47,8 @@ def places_of_the_key(*directories: Path) -> list[Path]:
 
 
 def key_at(sandbox: SandboxProcess) -> list[str | None]:
-    """The prompt as ComfyUI has it in its queue."""
+    """The keys of the prompts in ComfyUI's queue, which only older versions show."""
+    sandbox.faults(version="0.3.64")
     queue = requests.get(f"{sandbox.comfyui_url}/queue", timeout=30).json()
     items = queue["queue_running"] + queue["queue_pending"]
     return [item[3].get("api_key_comfy_org") for item in items]
