@@ -24,7 +24,7 @@ from comfyui_workflow.client.orders import Order
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import GraphRequest
-from comfyui_workflow.workflows.resolve import needs_conversion, remote_routes
+from comfyui_workflow.workflows.resolve import left_out, needs_conversion, remote_routes
 from comfyui_workflow.workflows.seed_mode import SeedMode
 
 EXIT_CODES = """\b
@@ -34,6 +34,7 @@ Exit codes:
   4    the server or the instance cannot be reached
 """
 UNKNOWN_CLASS = "missing_node_type"
+LEFT_OUT = "browser_node_left_out"
 
 
 @click.command(epilog=EXIT_CODES)
@@ -109,6 +110,8 @@ def _convert_offline(request: GraphRequest, object_info: Path) -> Graph:
     definitions = read_definitions(object_info)
     for route in sorted(remote_routes(request, definitions)):
         say(f"Values from {plain(route)} stay as saved: only a running instance knows the choices.")
+    for finding in left_out(request, definitions):
+        say(plain(str(finding)))
     graph = graph_for(request, definitions, remote_choices={})
     if needs_conversion(request):
         found = [node["class_type"] for node in graph.values()]
@@ -122,6 +125,9 @@ def _convert_remotely(order: Order, request: GraphRequest, server: str | None) -
         inspection = client.validate(**order)
     if needs_conversion(request):
         _refuse_unknown(each.class_type or "" for each in inspection.errors if each.code == UNKNOWN_CLASS)
+    for warning in inspection.warnings:
+        if warning.code == LEFT_OUT:
+            say(plain(warning.message))
     return inspection.graph
 
 

@@ -1,6 +1,7 @@
 """Typed HTTP client for the routes of one ComfyUI. It never retries; the error class tells if a retry makes
 sense."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ WANTS_LOGIN = (
     "comfyui_token, or comfyui_user and comfyui_password"
 )
 READ_TIMEOUT_S = 30.0
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 Result = TypeVar("Result")
 
@@ -287,14 +289,15 @@ class ComfyUIClient:
             return None
 
     def log(self) -> str:
-        """Returns the last lines of ComfyUI's log. Raises: ComfyUIError if this version does not serve it."""
+        """Returns the last lines of ComfyUI's log, without colours. Raises: ComfyUIError if this version does
+        not serve it."""
         entries = self._get_object("/internal/logs/raw").get("entries")
         lines = (
             [entry.get("m") for entry in entries if isinstance(entry, dict)]
             if isinstance(entries, list)
             else []
         )
-        return "".join(line for line in lines if isinstance(line, str))
+        return _COLOURS.sub("", "".join(line for line in lines if isinstance(line, str)))
 
     def upload(
         self,

@@ -279,7 +279,7 @@ def test_memory_is_freed_and_the_log_is_shown(fleet: Api, sandbox: SandboxProces
     nothing = fleet.client.post(f"{BASE}/gpu/free", json={"free_memory": False, "unload_models": False})
     refused(nothing, 400, "invalid_request")
     submitted(sandbox, {})
-    assert "got prompt" in fleet.client.get(f"{BASE}/gpu/logs").json["lines"]
+    assert "[INFO] got prompt" in fleet.client.get(f"{BASE}/gpu/logs").json["lines"]
     assert len(fleet.client.get(f"{BASE}/gpu/logs?lines=1").json["lines"]) == 1
     refused(fleet.client.get(f"{BASE}/gpu/logs?lines=0"), 400, "invalid_request")
 

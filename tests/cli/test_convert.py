@@ -14,7 +14,14 @@ from tests.sandbox_process import SandboxProcess
 
 PAIRS = Path(__file__).parents[1] / "workflows" / "pairs"
 OFFLINE = ("--object-info", PAIRS / "object_info.json")
-STRANGE_NODE = {"id": 9, "type": "Strange\x1b[2JSaver", "mode": 0, "widgets_values": [1]}
+STRANGE_CLASS = "Strange\x1b[2JSaver"
+STRANGE_NODE = {
+    "id": 9,
+    "type": STRANGE_CLASS,
+    "mode": 0,
+    "widgets_values": [1],
+    "properties": {"Node name for S&R": STRANGE_CLASS},
+}
 
 
 @pytest.fixture
@@ -95,6 +102,19 @@ def test_classes_that_are_missing_are_told(
         result = command("convert", workflow, *source)
         assert (result.exit_code, result.stdout) == (2, "")
         assert "does not have the node class Strange [2JSaver" in result.stderr
+
+
+def test_a_node_that_is_left_out_is_told(
+    command: Command, server: str, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    label = {"id": 9, "type": "Label\x1b[2J", "mode": 0}
+    workflow = editor_file(tmp_path / "labelled.json", label)
+    for source in (OFFLINE, ("--ssh", sandbox.ssh_string)):
+        result = command("convert", workflow, *source)
+        assert (result.exit_code, "9" in json.loads(result.stdout)) == (0, False)
+        assert 'has no node class "Label' in result.stderr
+        assert "so it is left out" in result.stderr
+        assert "\x1b" not in result.stderr
 
 
 def test_what_only_a_running_instance_knows_is_told(command: Command) -> None:

@@ -116,9 +116,9 @@ def test_a_file_is_found_whose_name_has_placeholders(
 
 
 def test_a_directory_outside_of_comfyui_may_have_placeholders(
-    server: ServerProcess, instance: Instance
+    server: ServerProcess, instance: Instance, tmp_path: Path
 ) -> None:
-    directory = instance.sandbox.output_dir.parents[1] / "elsewhere"
+    directory = instance.sandbox.output_dir.parents[1] / tmp_path.name
     done = finished(server, instance, dated(f"{directory}/[time(%Y)]/day", "a"))
     (output,) = done["outputs"]
     assert output["folder"] == f"{directory}/2026-11-30/day"

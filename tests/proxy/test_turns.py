@@ -1,6 +1,7 @@
 """Many prompts that come at once share a few connections to ComfyUI."""
 
 import asyncio
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,7 +15,9 @@ from tests.sandbox.graphs import quick_graph
 def test_many_prompts_at_once_need_few_connections(setting: Setting) -> None:
     """More prompts than turns; each is submitted once. One more connection is that of the ping."""
     setting.comfyui.faults(hold=True)
-    bodies = [{"prompt": quick_graph(), "client_id": "me", "prompt_id": f"prompt {n}"} for n in range(60)]
+    bodies = [
+        {"prompt": quick_graph(), "client_id": "me", "prompt_id": str(uuid.UUID(int=n))} for n in range(60)
+    ]
     with ThreadPoolExecutor(60) as threads:
         answers = list(threads.map(lambda body: setting.post("/prompt", body).json(), bodies))
     assert [each["prompt_id"] for each in answers] == [body["prompt_id"] for body in bodies]
