@@ -32,8 +32,9 @@ class TransportSocket:
     def __init__(self, stream: socket.socket | paramiko.Channel, *, close: Callable[[], None]) -> None:
         self._stream = stream
         self._close = close
-        self._ahead = b""
+        self._ahead = memoryview(bytearray(READ_AHEAD_BYTES))  # one: new ones would fragment the memory
         self._position = 0
+        self._end = 0
         self.received_count = 0
         self.handshake_bytes_left: int | None = MOST_HANDSHAKE_BYTES  # None after the handshake
         self.beginning = bytearray()  # the first bytes that were received: they tell what is no SSH server
@@ -48,28 +49,36 @@ class TransportSocket:
         that many bytes), or if the handshake has more bytes than its limit."""
         if size_bytes > LARGEST_PACKET_BYTES:
             raise _protocol_error(f"it announces a packet of {size_bytes} bytes")
-        if self._position == len(self._ahead):
-            self._ahead, self._position = self._read(max(size_bytes, READ_AHEAD_BYTES)), 0
-        data = self._ahead[self._position : self._position + size_bytes]
+        if self._position == self._end:
+            self._position, self._end = 0, self._read_ahead()
+        data = bytes(self._ahead[self._position : min(self._end, self._position + size_bytes)])
         self._position += len(data)
         return data
 
-    def _read(self, size_bytes: int) -> bytes:
+    def _read_ahead(self) -> int:
+        """Reads into `_ahead`. Returns the number of bytes; 0 at the end of the stream."""
         if self.uses_quick_ack:
             _set_quick_ack(self._stream)
         try:
-            data = self._stream.recv(size_bytes)
+            count = self._receive()
         except TimeoutError:
             if self.on_recv_timeout:
                 self.on_recv_timeout()
             raise
         self.received_count += 1
         if self.handshake_bytes_left is not None:
-            self.beginning += data[: BEGINNING_BYTES - len(self.beginning)]
-            self.handshake_bytes_left -= len(data)
+            self.beginning += self._ahead[: min(count, BEGINNING_BYTES - len(self.beginning))]
+            self.handshake_bytes_left -= count
             if self.handshake_bytes_left < 0:
                 raise _protocol_error(f"it sends more than {MOST_HANDSHAKE_BYTES} bytes before it is known")
-        return data
+        return count
+
+    def _receive(self) -> int:
+        if isinstance(self._stream, socket.socket):
+            return self._stream.recv_into(self._ahead)
+        data = self._stream.recv(READ_AHEAD_BYTES)
+        self._ahead[: len(data)] = data
+        return len(data)
 
     def send(self, data: bytes) -> int:
         return self._stream.send(data)

@@ -126,16 +126,17 @@ def open_tunnel(
 def copy_both_ways(local: socket.socket, channel: paramiko.Channel) -> None:
     """Copies data in both directions until one side ends. Raises: OSError."""
     channel.settimeout(READY_LIMIT_S)
+    buffer = memoryview(bytearray(LOCAL_READ_BYTES))  # one for all reads: new ones would fragment the memory
     poll = select.poll()
     poll.register(local, select.POLLIN)
     poll.register(channel, select.POLLIN)
     while channel.active:
         ready = {descriptor for descriptor, _ in poll.poll(POLL_TIMEOUT_MS)}
         if local.fileno() in ready:
-            data = local.recv(LOCAL_READ_BYTES)
-            if not data:
+            count = local.recv_into(buffer)
+            if not count:
                 return
-            _send_all(channel, data)
+            _send_all(channel, bytes(buffer[:count]))
         if channel.fileno() in ready:
             data = channel.recv(READ_ALL_BYTES)
             if not data:
