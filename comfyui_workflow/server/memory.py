@@ -5,7 +5,7 @@ import gc
 
 _ARENA_MAX = -8
 """`M_ARENA_MAX` of glibc's `mallopt(3)`."""
-_ARENAS = 2
+_ARENAS = 1
 
 
 def limit_malloc_arenas() -> None:
@@ -13,7 +13,7 @@ def limit_malloc_arenas() -> None:
 
     By default glibc uses up to eight arenas per core, and assigns threads to them. An arena is returned to
     the system only when all of it is free. If several threads have each handled a response of many megabytes,
-    that memory is then held several times. Python runs one thread at a time, so few arenas cost no
+    that memory is then held several times. Python runs one thread at a time, so one arena costs no
     performance."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
