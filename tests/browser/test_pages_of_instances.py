@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.browser.chromium import require_chromium, running_site
 from tests.browser.conftest import instances_url
 from tests.browser.test_other_sites import EMBED, FETCH, POST_FORM
 from tests.integration.graphs import painted
+from tests.sandbox.running_comfyui import wait_until
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
@@ -75,6 +77,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def accepts(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
 @pytest.fixture
 def place(tmp_path: Path, sandbox: SandboxProcess) -> Iterator[Place]:
     """Starts a server and an instance with a local port."""
@@ -87,6 +95,7 @@ def place(tmp_path: Path, sandbox: SandboxProcess) -> Iterator[Place]:
     with ServerProcess(tmp_path, cors_hosts=f"http://localhost:{port},http://127.0.0.1:{port}") as server:
         instance = {"name": "rented", "ssh_connection": sandbox.ssh_string, "local_port": port}
         requests.post(instances_url(server), json=instance, timeout=10).raise_for_status()
+        wait_until(lambda: accepts(port))
         yield Place(server=server, sandbox=sandbox, port=port, home=home)
 
 

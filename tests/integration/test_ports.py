@@ -19,7 +19,7 @@ from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 from tests.sshd import Sshd
 
-SOON_S = 10.0
+SOON_S = 30.0
 Make = Callable[..., ServerProcess]
 
 
@@ -196,10 +196,10 @@ def test_a_forbidden_tunnel_is_told_at_once(
 def test_a_login_that_only_prints_a_reason_tells_it(
     server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
-    """The keys of root in the images of clouds: a text, ten seconds, no tunnel."""
+    """The keys of root in the images of clouds: a text, a pause, no tunnel."""
     sshd = Sshd(tmp_path / "sshd")
     text = 'Please login as the user "ubuntu" rather than the user "root".'
-    sshd.add_config("AllowTcpForwarding no", f"ForceCommand echo '{text}'; sleep 10; exit 142")
+    sshd.add_config("AllowTcpForwarding no", f"ForceCommand echo '{text}'; sleep 60; exit 142")
     with sshd:
         message, seconds = failure_of(server, sshd.ssh_string(comfyui_port=sandbox.comfyui_port))
     assert message.startswith("The SSH server of the instance does not allow a tunnel to port")

@@ -116,12 +116,12 @@ def test_the_flags_are_said_again_and_answered_once(setting: Setting) -> None:
     listener.wait_for_type("feature_flags")
     setting.relay.cut()
     wait_until(lambda: len(listener.of_type("status")) == 2)
-    graph = slow_graph(steps=1)
+    graph = slow_graph(steps=3)
     graph["1"]["inputs"]["preview"] = "JPEG"
     setting.post("/prompt", {"prompt": graph, "client_id": "me"})
     wait_until(lambda: ends(listener))
     previews = [each for each in listener.frames if isinstance(each, bytes)]
-    assert previews[0][:4] == b"\x00\x00\x00\x04", "with metadata, as asked for"
+    assert previews[-1][:4] == b"\x00\x00\x00\x04", "with metadata, as asked for"
     assert len(listener.of_type("feature_flags")) == 1
 
 

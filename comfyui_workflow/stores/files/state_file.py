@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 SHORTEST_PAUSE_S = 0.05
 MOST_BYTES_A_SECOND = 50_000
+_BEGINNING = b'{"workflow_id": '
 
 
 class StateFile:
@@ -32,12 +33,14 @@ class StateFile:
         self._trouble: str | None = None
 
     def foreign_reason(self) -> str | None:
-        """Returns why the existing file is foreign or incomplete, None if it is a state file. A foreign file
-        must be kept, not overwritten."""
+        """Returns why the existing file is foreign, None if it is a state file. A foreign file must be kept,
+        not overwritten. A state file may be incomplete or have NUL bytes after a power cut: it is not
+        flushed."""
         if not self.path.is_file() or self.path.is_symlink():
             return None
         try:
-            content = json.loads(self.path.read_bytes() or b"null")
+            text = self.path.read_bytes().strip(b"\0")
+            content = None if not text or text.startswith(_BEGINNING) else json.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             return str(error)
         is_ours = content is None or (isinstance(content, dict) and "workflow_id" in content)
