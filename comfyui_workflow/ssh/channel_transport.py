@@ -20,11 +20,11 @@ from paramiko.buffered_pipe import PipeTimeout
 from paramiko.common import cMSG_CHANNEL_DATA, cMSG_CHANNEL_WINDOW_ADJUST
 
 from comfyui_workflow.concurrency import run_in_thread
+from comfyui_workflow.ssh.tunnel import READ_ALL_BYTES
 
 MOST_AT_ONCE_BYTES = 16 * 1024
 """A socket that is writable has at least this much space."""
 PAUSE_ABOVE_BYTES = 256 * 1024
-READ_ALL_BYTES = 1 << 30
 BROKEN = (paramiko.SSHException, EOFError, OSError)
 
 Item = bytes | paramiko.Message

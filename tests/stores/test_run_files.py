@@ -162,7 +162,7 @@ def test_a_foreign_or_truncated_state_file_is_kept_aside(tmp_path: Path, content
     assert json.loads((tmp_path / "state.json").read_text())["workflow_id"] == run_number(1).run_id
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b'{"workflow_id": "x\0\0'])
+@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b'{"workflow_id": "x\0\0', b'{"workflow_id": "cut'])
 def test_a_state_file_after_a_power_cut_is_written_again(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.json").write_bytes(content)
     store = opened(tmp_path)
