@@ -54,12 +54,16 @@ async def forward(
 
 
 async def body_of(request: web.BaseRequest) -> AsyncIterator[bytes]:
-    """Yields the request body as it arrives. Sends `100 Continue` to a client that expects it, once the body
-    is wanted."""
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-        request.transport.write(CONTINUE)
+    """Yields the request body as it arrives."""
+    allow_body(request)
     async for piece in request.content.iter_any():
         yield piece
+
+
+def allow_body(request: web.BaseRequest) -> None:
+    """Sends `100 Continue` to a client that expects it. To be called once the body is wanted."""
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+        request.transport.write(CONTINUE)
 
 
 def cut(request: web.BaseRequest) -> None:

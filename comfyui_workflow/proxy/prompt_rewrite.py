@@ -9,7 +9,7 @@ from aiohttp import web
 
 from comfyui_workflow.comfyui.prompt_lookup import new_prompt_id
 from comfyui_workflow.parsing.untrusted import as_text
-from comfyui_workflow.proxy.http import body_of
+from comfyui_workflow.proxy.http import allow_body
 
 PATHS = ("/prompt", "/api/prompt")
 LARGE_BYTES = 1024 * 1024
@@ -35,7 +35,8 @@ async def read_prompt(request: web.BaseRequest, our_id: str) -> PromptBody:
     """Reads the request body and adds what is missing. Without a client id, ComfyUI would report the start
     and the end of the prompt to no socket. Without a prompt id, the prompt could not be looked up after a
     lost response."""
-    content = b"".join([piece async for piece in body_of(request)])
+    allow_body(request)
+    content = await request.content.read()
     if "Content-Encoding" in request.headers or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
         return PromptBody(content=content, client_id=None)
     if len(content) > LARGE_BYTES:
@@ -67,6 +68,7 @@ def _add_ids(content: bytes, our_id: str) -> PromptBody:
 
 def _append_fields(content: bytes, fields: Mapping[str, str]) -> bytes:
     """Returns the JSON object with fields appended, as text."""
+    if not fields:
+        return content
     end = content.rindex(b"}")
-    added = b"".join(f",{json.dumps(name)}:{json.dumps(value)}".encode() for name, value in fields.items())
-    return content[:end] + added + content[end:]
+    return content[:end] + b"," + json.dumps(fields).encode()[1:-1] + content[end:]
