@@ -6,7 +6,7 @@ a backoff.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +54,8 @@ CONFIRMED_AFTER_S = 4.0
 """Another program on the port of ComfyUI is believed after this time: a proxy may show a page of its own for
 a moment."""
 
+Pause = Callable[[], None]
+"""Waits until the next attempt."""
 
 _INSTANCE_REMOVED = (
     "Cancelled. Its instance was removed and does not answer, so the prompt could not be stopped there: "
@@ -99,18 +101,30 @@ class Runner:
         backoff = Backoff()
         high_water_marks = HighWaterMarks(backoff.reset)
         while not context.stop.is_set:
+            pause = None
             try:
                 self._attempt(run_id, context, backoff, high_water_marks)
             except DataTaken:
                 raise
             except Exception as error:  # noqa: BLE001 - the run must end, whatever happened
-                ending = self._final_event(run_id, error, backoff, context)
-                unresolved = error if ending is None else self._record_final_event(run_id, ending)
-                if unresolved is None:
+                pause = self._end_or_retry(run_id, error, backoff, context)
+                if pause is None:
                     return
-                self._pause(run_id, unresolved, backoff, context)
+            if pause is not None:  # not above: the error keeps the connections of the attempt in memory
+                pause()
             if self._journal.get(run_id).is_finished:
                 return
+
+    def _end_or_retry(
+        self, run_id: str, error: Exception, backoff: Backoff, context: ExecutionContext
+    ) -> Pause | None:
+        """Records what a failed attempt means for the run. Returns None if it has ended, or has left the
+        instance."""
+        ending = self._final_event(run_id, error, backoff, context)
+        unresolved = error if ending is None else self._record_final_event(run_id, ending)
+        if unresolved is None:
+            return None
+        return self._record_failed_attempt(run_id, unresolved, backoff, context)
 
     def _attempt(
         self, run_id: str, context: ExecutionContext, backoff: Backoff, high_water_marks: HighWaterMarks
@@ -237,16 +251,18 @@ class Runner:
         limit_s = options.lost_contact_patience_s if run.prompt_id else options.contact_patience_s
         return RunFailed(code=error.code, message=str(error)) if failing_for_s > limit_s else None
 
-    def _pause(self, run_id: str, error: Exception, backoff: Backoff, context: ExecutionContext) -> None:
+    def _record_failed_attempt(
+        self, run_id: str, error: Exception, backoff: Backoff, context: ExecutionContext
+    ) -> Pause:
         if isinstance(error, Stopped):
-            return
+            return lambda: None
         wait_s = backoff.next_wait_s()
-        log.info("%s: %s; trying again in %.1f s", run_id, error, wait_s)
+        log.info("%s: %s; trying again in %.1f s", run_id, str(error), wait_s)
         was_cancelled = self._journal.get(run_id).is_cancel_requested
         aim = "trying again, to cancel the prompt there" if was_cancelled else "trying again"
         self._journal.record(run_id, AttemptFailed(message=f"{str(error).rstrip('.')}; {aim}"))
-
-        CancelToken(context.stop, *_tokens_that_end_pause(context, was_cancelled=was_cancelled)).wait(wait_s)
+        ends_pause = CancelToken(context.stop, *_tokens_that_end_pause(context, was_cancelled=was_cancelled))
+        return partial(_wait, ends_pause, wait_s)
 
     def _record_final_event(self, run_id: str, ending: Event) -> StoreError | None:
         """Records the final event. Returns None if it is saved; otherwise the error, and the caller retries.
@@ -262,6 +278,10 @@ class Runner:
             log.error("%s ended, but that cannot be saved: %s", run_id, error)
             return error
         return None
+
+
+def _wait(token: CancelToken, most_s: float) -> None:
+    token.wait(most_s)
 
 
 def _tokens_that_end_pause(context: ExecutionContext, *, was_cancelled: bool) -> tuple[CancelToken, ...]:

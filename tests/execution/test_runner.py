@@ -1,10 +1,13 @@
 """The runner with an instance that refuses the key, a broken connection, and a full disk."""
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import pytest
 
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import AuthenticationFailed, ConnectionFailed, StoreError
@@ -132,6 +135,38 @@ def test_a_run_is_cancelled_where_nobody_can_be_asked_any_more_and_tells_what_it
         context.stop.cancel()
         runner.join(10)
     assert not runner.is_alive()
+
+
+class RefusingAnew(Refusing):
+    """A pool that raises a new error at each attempt, and notices when one is no longer in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.freed = threading.Event()
+
+    @contextmanager
+    def lease(self, _key: object, *, stop: CancelToken) -> Iterator[Any]:
+        try:
+            raise ConnectionFailed("no route")
+        except ConnectionFailed as error:
+            weakref.finalize(error, self.freed.set)
+            raise
+        yield
+
+
+def test_nothing_of_a_failed_attempt_is_kept_until_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comfyui_workflow.retry.WAITS_S", (60.0,))
+    sessions = RefusingAnew()
+    journal, run_id, execute = started(MemoryRunStore(), sessions)
+    context = UnlimitedContext(stop=CancelToken())
+    runner = threading.Thread(target=execute, args=(context,))
+    runner.start()
+    try:
+        journal.wait(run_id, lambda run: run.message == "no route; trying again", 10)
+        assert sessions.freed.wait(10)
+    finally:
+        context.stop.cancel()
+        runner.join(10)
 
 
 class LettingThroughWhatIsSmall:
