@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # The keys in the agent of whoever runs the tests are no keys of the tests.
 os.environ.pop("SSH_AUTH_SOCK", None)
+
+# Compiled modules are kept, which images of containers turn off: each of the many processes that tests start
+# would compile everything that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 processes.is_forking = True
 
