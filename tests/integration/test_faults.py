@@ -190,7 +190,8 @@ def test_the_answer_is_lost_of_a_comfyui_that_chooses_its_own_ids(
     assert [done["prompt_id"]] == [execution["prompt_id"] for execution in instance.sandbox.executions()]
 
 
-def test_a_cancelled_run_is_not_submitted_again(server: ServerProcess, instance: Instance) -> None:
+def test_a_cancelled_run_is_not_submitted_again(make_server: MakeServer, instance: Instance) -> None:
+    server = make_server(in_doubt_s=1)
     refusals = [{"path": "/prompt", "method": "POST", "mode": "500", "times": 1000}]
     instance.sandbox.faults(answers=refusals)
     run = server.execute(instance.ssh_string, painted(51))
