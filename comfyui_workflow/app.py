@@ -617,6 +617,9 @@ def connection_options(settings: Settings, host_key: str | None) -> ConnectionOp
         config_file=settings.ssh_config,
         pinned_fingerprint=host_key or settings.ssh_host_key,
         allow_loopback_hosts=settings.may_reach_this_machine,
+        channel_timeout_s=settings.ssh_silence_limit_s * 4 / 3,
+        keepalive_interval_s=settings.ssh_silence_limit_s / 3,
+        silence_limit_s=settings.ssh_silence_limit_s,
     )
 
 

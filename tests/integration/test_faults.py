@@ -396,9 +396,12 @@ def test_an_instance_that_is_not_there_and_a_retry_when_it_is(
     assert len(instance.sandbox.executions()) == 1
 
 
-def test_a_frozen_connection_is_noticed_and_replaced(server: ServerProcess, sandbox: SandboxProcess) -> None:
+def test_a_frozen_connection_is_noticed_and_replaced(
+    make_server: MakeServer, sandbox: SandboxProcess
+) -> None:
     """It stays open and silent, and would come back after ten minutes: only asking finds out, which takes
-    the fifteen seconds of the limit."""
+    the seconds of the limit."""
+    server = make_server(ssh_silence_limit_s=3)
     run = server.execute(sandbox.ssh_string, slow(16, steps=30))
     server.until(run, is_executing)
     sandbox.faults(freeze_ssh_s=600)
