@@ -1,5 +1,6 @@
 """Fixtures of many tests: a sandbox for each worker, and the ways to reach it over SSH."""
 
+import gc
 import os
 import signal
 import sys
@@ -29,7 +30,12 @@ processes.is_forking = True
 
 def pytest_xdist_auto_num_workers() -> int:
     """Most tests wait for another process most of the time."""
-    return 2 * (os.cpu_count() or 1)
+    return 3 * (os.cpu_count() or 1)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay until the end: no search for garbage looks at them."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
