@@ -20,6 +20,7 @@ from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.api import auth, health
 from comfyui_workflow.api.mount import ApiServices, api_prefixes, find_body_limit, mount
 from comfyui_workflow.api.native import batches, instances, runs, webhooks
+from comfyui_workflow.api.rules import MatchingRule
 from comfyui_workflow.api.runpod import presenter, routes
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import EventFeed
@@ -520,9 +521,13 @@ def create_monitors(
     )
 
 
+class App(Flask):
+    url_rule_class = MatchingRule
+
+
 def create_flask(parts: ApiServices) -> Flask:
     """Creates the Flask app with all routes."""
-    app = Flask(__name__, root_path=str(pages.root_directory()))
+    app = App(__name__, root_path=str(pages.root_directory()))
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
     auth.guard(
@@ -617,6 +622,9 @@ def connection_options(settings: Settings, host_key: str | None) -> ConnectionOp
         config_file=settings.ssh_config,
         pinned_fingerprint=host_key or settings.ssh_host_key,
         allow_loopback_hosts=settings.may_reach_this_machine,
+        channel_timeout_s=settings.ssh_silence_limit_s * 4 / 3,
+        keepalive_interval_s=settings.ssh_silence_limit_s / 3,
+        silence_limit_s=settings.ssh_silence_limit_s,
     )
 
 

@@ -162,6 +162,13 @@ class Settings(BaseSettings):
         description="If ComfyUI is not on the named port of an instance and not on its usual ports: whether "
         "the other ports that programs of your user or root listen on there are tried.",
     )
+    ssh_silence_limit_s: float = Field(
+        15,
+        ge=1,
+        description="An SSH connection is opened again after so many seconds without an answer of the "
+        "instance, like `ServerAliveInterval` times `ServerAliveCountMax` of OpenSSH. If only its files do "
+        "not answer, for a third longer, they are transferred through ComfyUI.",
+    )
     contact_patience_s: float = Field(
         120,
         ge=0,

@@ -1,7 +1,9 @@
 """Fixtures of many tests: a sandbox for each worker, and the ways to reach it over SSH."""
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -18,12 +20,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The keys in the agent of whoever runs the tests are no keys of the tests.
 os.environ.pop("SSH_AUTH_SOCK", None)
 
+# Compiled modules are kept, which images of containers turn off: each of the many processes that tests start
+# would compile everything that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 processes.is_forking = True
 
 
 def pytest_xdist_auto_num_workers() -> int:
     """Most tests wait for another process most of the time."""
-    return 2 * (os.cpu_count() or 1)
+    return 3 * (os.cpu_count() or 1)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay until the end: no search for garbage looks at them."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

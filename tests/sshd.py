@@ -125,7 +125,8 @@ class Sshd:
 
     def make_key(self, name: str, *, key_type: str = "ed25519", passphrase: str = "") -> Path:
         file = self.directory / name
-        command = ["ssh-keygen", "-q", "-t", key_type, "-N", passphrase, "-C", name, "-f", str(file)]
+        size = ["-b", "2048"] if key_type == "rsa" else []  # longer ones take a second to make
+        command = ["ssh-keygen", "-q", "-t", key_type, *size, "-N", passphrase, "-C", name, "-f", str(file)]
         subprocess.run(command, check=True, timeout=30, stdin=subprocess.DEVNULL)
         return file
 

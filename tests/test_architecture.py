@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,13 @@ WORDS_OF_RUNPOD = re.compile(
 NAMES_OF_OTHERS = {"app.py", "settings.py", "client", "ssh", "parsing"}
 
 
-def modules() -> Iterator[tuple[str, str, Path]]:
+@cache
+def modules() -> tuple[tuple[str, str, Path], ...]:
     """(the top name below the package, what it imports, the file)."""
+    return tuple(_imports())
+
+
+def _imports() -> Iterator[tuple[str, str, Path]]:
     for path in PACKAGE.rglob("*.py"):
         top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(path.read_text())):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from comfyui_workflow.app import connection_options
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.server_address import PREFIX
 from comfyui_workflow.settings import Settings, load_settings
@@ -139,3 +140,11 @@ def test_a_path_may_begin_in_the_home_directory(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(f"{PREFIX}DATA_DIR", "~nobody-of-that-name/data")
     with pytest.raises(ConfigurationError, match=f"{PREFIX}DATA_DIR: .*there is no such home directory"):
         load_settings()
+
+
+def test_one_limit_tells_how_long_an_instance_may_be_silent() -> None:
+    options = connection_options(Settings(ssh_silence_limit_s=6), None)
+    limits = (options.keepalive_interval_s, options.silence_limit_s, options.channel_timeout_s)
+    assert limits == (2, 6, 8)
+    usual = connection_options(Settings(), None)
+    assert (usual.keepalive_interval_s, usual.silence_limit_s, usual.channel_timeout_s) == (5, 15, 20)

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from typing import IO
 
@@ -71,7 +72,12 @@ class GuardedClient:
     ) -> None:
         self._may_reach: AddressCheck = (lambda _: True) if may_reach_private else is_public
         self._resolve = resolve
-        self._tls = tls or _tls()
+        self._given_tls = tls
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Read when it is needed: a server starts sooner without it."""
+        return self._given_tls or usual_tls()
 
     def check(self, url: str) -> None:
         """Checks the URL without any network access. Raises: UrlRefused."""
@@ -223,7 +229,7 @@ def _write(file: IO[bytes], piece: bytes) -> None:
         raise StoreError(f"The downloaded file cannot be stored: {error.strerror}") from error
 
 
-def _tls() -> ssl.SSLContext:
+def usual_tls() -> ssl.SSLContext:
     """Trusts the certificate authorities of this system and those of the `certifi` package, since a system
     may have none."""
     context = ssl.create_default_context()

@@ -31,6 +31,7 @@ from tests.power_cut.disk import FILE_SYSTEMS, cannot_cut
 
 EVERY_STEP = tuple(step for step in Step if step is not Step.ANY)
 NOT_SAFE = "not safe to write here"
+SOON_SILENT = {"ssh_silence_limit_s": 5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +117,17 @@ CONNECTION = (
         name="SSH: peer frozen, then thawed",
         steps=(Step.DOWNLOADING, Step.EXECUTING, Step.CONTACT, Step.UPLOADING),
         strike=strikes.freeze_peer,
+        settings=SOON_SILENT,
     ),
 )
 
 STORAGE = (
-    Fault(name="storage stands still", steps=(Step.DOWNLOADING,), strike=strikes.freeze_storage),
+    Fault(
+        name="storage stands still",
+        steps=(Step.DOWNLOADING,),
+        strike=strikes.freeze_storage,
+        settings=SOON_SILENT,
+    ),
     Fault(
         name="link breaks again and again",
         steps=(Step.DOWNLOADING,),

@@ -168,7 +168,7 @@ def test_a_restart_of_comfyui_after_a_lost_answer_is_told(
     make_server: MakeServer, instance: Instance, is_picture_there: bool
 ) -> None:
     """Whether it had executed the prompt is not known: its history is gone. Only its picture tells."""
-    server = make_server()
+    server = make_server(in_doubt_s=1)
     lost = {"path": "/prompt", "method": "POST", "mode": "drop"}
     silent = {"path": "/queue", "mode": "500", "times": 1_000_000}
     instance.sandbox.faults(deaf_websockets=True, answers=[lost, silent])

@@ -190,7 +190,8 @@ def test_the_answer_is_lost_of_a_comfyui_that_chooses_its_own_ids(
     assert [done["prompt_id"]] == [execution["prompt_id"] for execution in instance.sandbox.executions()]
 
 
-def test_a_cancelled_run_is_not_submitted_again(server: ServerProcess, instance: Instance) -> None:
+def test_a_cancelled_run_is_not_submitted_again(make_server: MakeServer, instance: Instance) -> None:
+    server = make_server(in_doubt_s=1)
     refusals = [{"path": "/prompt", "method": "POST", "mode": "500", "times": 1000}]
     instance.sandbox.faults(answers=refusals)
     run = server.execute(instance.ssh_string, painted(51))
@@ -395,9 +396,12 @@ def test_an_instance_that_is_not_there_and_a_retry_when_it_is(
     assert len(instance.sandbox.executions()) == 1
 
 
-def test_a_frozen_connection_is_noticed_and_replaced(server: ServerProcess, sandbox: SandboxProcess) -> None:
+def test_a_frozen_connection_is_noticed_and_replaced(
+    make_server: MakeServer, sandbox: SandboxProcess
+) -> None:
     """It stays open and silent, and would come back after ten minutes: only asking finds out, which takes
-    the fifteen seconds of the limit."""
+    the seconds of the limit."""
+    server = make_server(ssh_silence_limit_s=3)
     run = server.execute(sandbox.ssh_string, slow(16, steps=30))
     server.until(run, is_executing)
     sandbox.faults(freeze_ssh_s=600)

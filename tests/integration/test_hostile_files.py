@@ -169,8 +169,11 @@ def test_a_storage_that_stands_still_does_not_keep_a_run_from_its_cancel(
     assert not list(server.output_dir.iterdir())
 
 
-def test_a_storage_that_stands_still_is_gone_round(server: ServerProcess, sandbox: SandboxProcess) -> None:
+def test_a_storage_that_stands_still_is_gone_round(
+    make_server: Callable[..., ServerProcess], sandbox: SandboxProcess
+) -> None:
     """By the tunnel, once nothing has come for long enough."""
+    server = make_server(ssh_silence_limit_s=3)
     sandbox.faults(storage={"silent": "reads"})
     done = server.until_finished(server.execute(sandbox.ssh_string, painted(6)), 90)
     assert (done["status"], done["error_message"]) == ("completed", None)
@@ -227,8 +230,9 @@ def test_an_upload_that_stands_still_does_not_keep_a_run_from_its_cancel(
 
 
 def test_an_upload_that_stands_still_goes_through_the_tunnel(
-    server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path
+    make_server: Callable[..., ServerProcess], sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
+    server = make_server(ssh_silence_limit_s=3)
     photo = tmp_path / "photo.png"
     Image.new("RGB", (8, 8), "red").save(photo)
     sandbox.faults(storage={"silent": "reads"})

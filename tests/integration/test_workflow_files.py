@@ -260,7 +260,7 @@ def test_files_that_nobody_uses_are_told(server: ServerProcess, instance: Instan
 def test_what_was_prepared_is_what_is_submitted_however_often(
     make_server: Callable[..., ServerProcess], instance: Instance
 ) -> None:
-    server = make_server()
+    server = make_server(in_doubt_s=1)
     instance.sandbox.faults(answers=[{"path": "/prompt", "method": "POST", "mode": "500", "times": 2}])
     run_id = start(server, instance, workflow=editor_file(9), seed_mode="randomize")
     graph_file = server.data_dir / "runs" / "live" / run_id / "graph.json"

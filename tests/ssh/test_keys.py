@@ -29,6 +29,7 @@ def make_key(path: Path, *, kind: str = "ed25519", passphrase: str = "", pem: bo
         passphrase,
         "-f",
         str(path),
+        *(["-b", "2048"] if kind == "rsa" else []),  # longer ones take a second to make
         *(["-m", "PEM"] if pem else []),
     ]
     subprocess.run(command, check=True, timeout=30)
