@@ -37,6 +37,23 @@ def test_a_title_that_is_none_is_the_name_of_the_class(title: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("properties", "pack"),
+    [
+        ({"cnr_id": "comfy-core", "ver": "0.3.14"}, {"cnr_id": "comfy-core", "ver": "0.3.14"}),
+        ({"aux_id": "one/my_pack.x", "ver": "v1.2.3-a"}, {"aux_id": "one/my_pack.x", "ver": "1.2.3-a"}),
+        ({"cnr_id": "a", "ver": "0a1b2c3d"}, {"cnr_id": "a", "ver": "0a1b2c3d"}),
+        ({"ver": "unknown"}, {"ver": "unknown"}),
+        ({"cnr_id": "-a", "aux_id": "https://github.com/a/b", "ver": "1.2"}, {}),
+        ({"cnr_id": ["a"], "aux_id": 5, "ver": None}, {}),
+        ({"cnr_id": "x" * 101, "aux_id": "a--b/c", "ver": "1.2.3\n"}, {}),
+    ],
+)
+def test_a_node_is_exported_with_its_pack(properties: dict[str, Any], pack: dict[str, str]) -> None:
+    found = graph_of(file({**MAKE, "properties": properties}), CLASSES)
+    assert found["1"]["_meta"] == {"title": "Make It", **pack}
+
+
+@pytest.mark.parametrize(
     "links",
     [
         [[1, 1, 0, 9, 0, "IMAGE"]],

@@ -23,6 +23,7 @@ from comfyui_workflow.workflows.editor.file import (
 )
 from comfyui_workflow.workflows.editor.links import Constant, LinkResolver, Source
 from comfyui_workflow.workflows.editor.named_widgets import named_values
+from comfyui_workflow.workflows.editor.node_metadata import node_metadata
 from comfyui_workflow.workflows.editor.number_widgets import number_in_range
 from comfyui_workflow.workflows.editor.prompt_text import (
     LONGEST_NAME,
@@ -129,7 +130,7 @@ class _Conversion:
         definition = self._definitions.get(node.type)
         inputs = self._known(scope, node, definition) if definition else self._unknown(scope, node)
         title = node.title or (definition.display_name if definition else node.type)
-        return {"inputs": inputs, "class_type": node.type, "_meta": {"title": title}}
+        return {"inputs": inputs, "class_type": node.type, "_meta": node_metadata(title, node.properties)}
 
     def _known(self, scope: Scope, node: EditorNode, definition: NodeDefinition) -> dict[str, Any]:
         """Returns the inputs of a node whose class is known."""
