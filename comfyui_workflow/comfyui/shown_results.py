@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from comfyui_workflow.parsing.untrusted import as_object, as_text
+from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
 from comfyui_workflow.runs.model import FileType, OutputFile
 
 _FOLDERS = ("output", "temp", "input")
@@ -32,6 +32,9 @@ class ShownPath:
 
     node_id: str
     text: str
+    is_model: bool = False
+    """True for what the 3D viewer of the editor opens: a result, however old its file is. ComfyUI's 3D nodes
+    copy a model together with its modification time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +58,13 @@ def read_shown(node_id: str, shown: object) -> ShownResults:
         texts = [text for text in texts if text and not _is_path(text)]
     elif all(map(_is_number, values)):
         texts = list(map(str, values))
+    models = {text for text in as_list(as_object(shown).get("result")) if _is_model(text)}
     return ShownResults(
         files=files,
         text=text_file(node_id, "\n".join(texts)) if texts else None,
-        paths=tuple(ShownPath(node_id=node_id, text=text) for text in dict.fromkeys(paths)),
+        paths=tuple(
+            ShownPath(node_id=node_id, text=text, is_model=text in models) for text in dict.fromkeys(paths)
+        ),
     )
 
 
@@ -129,6 +135,10 @@ def _is_path(text: str) -> bool:
     return len(text) <= _LONGEST_PATH and _PATH.fullmatch(text) is not None
 
 
+def _is_model(value: object) -> bool:
+    return isinstance(value, str) and file_type(value) is FileType.MODEL_3D
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -148,7 +158,7 @@ _TYPES = {
     FileType.IMAGE: "png jpg jpeg webp gif bmp tif tiff svg avif exr hdr apng",
     FileType.VIDEO: "mp4 webm mkv mov avi m4v",
     FileType.AUDIO: "flac mp3 wav ogg opus m4a aac",
-    FileType.MODEL_3D: "glb gltf obj ply stl fbx usdz",
+    FileType.MODEL_3D: "glb gltf obj ply stl fbx usdz spz splat ksplat",
     FileType.TEXT: "txt json csv md srt",
 }
 _BY_ENDING = {ending: kind for kind, endings in _TYPES.items() for ending in endings.split()}

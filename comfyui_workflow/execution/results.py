@@ -132,14 +132,16 @@ class ResultCollector:
         return next((each for each in places if self._written_s(each) is not None), place)
 
     def _file_of(self, path: ShownPath) -> OutputFile | None:
-        """Returns the file that a shown path names, if it exists and is not older than the prompt."""
+        """Returns the file that a shown path names, if it exists and is not older than the prompt. The age of
+        a model tells nothing, but a model that the node itself was told to show is none of its results."""
         after, before = self._entry.window
         is_cached = path.node_id in self._entry.cached
+        is_made = path.is_model and path.text not in self._inputs_of(path.node_id).values()
         for place in candidates(path.text, self._session.directories()):
             written_s = self._written_s(place)
             if written_s is None:
                 continue
-            if after is None or is_cached or written_s >= after.timestamp() - CLOCK_TOLERANCE_S:
+            if is_made or is_cached or after is None or written_s >= after.timestamp() - CLOCK_TOLERANCE_S:
                 return replace(
                     place,
                     node_id=path.node_id,

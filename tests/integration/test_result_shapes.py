@@ -104,6 +104,25 @@ def test_a_text_that_names_an_older_file_is_a_text(server: ServerProcess, instan
         assert Path(output["local_path"]).read_text() == text
 
 
+@pytest.mark.parametrize("folder", ["output", "temp"])
+def test_a_model_that_was_copied_with_its_time_is_a_result(
+    server: ServerProcess, instance: Instance, folder: str
+) -> None:
+    graph = {"5": node("SandboxModel", model_file="old.glb", shown="new", folder=folder)}
+    done = finished(server, instance, graph)
+    (output,) = done["outputs"]
+    assert (output["folder"], output["file_type"]) == (folder, "3d")
+    assert Path(output["local_path"]).read_bytes().startswith(b"glTF")
+
+
+def test_an_old_model_that_a_node_was_told_to_show_is_a_text(
+    server: ServerProcess, instance: Instance
+) -> None:
+    graph = {"5": node("SandboxModel", model_file="old.glb", shown="given", folder="output")}
+    (output,) = finished(server, instance, graph)["outputs"]
+    assert Path(output["local_path"]).read_text() == "old.glb"
+
+
 def test_pictures_that_come_over_the_websocket_are_outputs(server: ServerProcess, instance: Instance) -> None:
     graph = {"1": painted(BLUE, size=700, batch=3)["1"], "5": node("SaveImageWebsocket", images=["1", 0])}
     done = finished(server, instance, graph)
