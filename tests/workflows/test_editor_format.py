@@ -393,6 +393,36 @@ def test_what_a_browser_makes_is_refused_by_name(kind: str) -> None:
         graph_of(file(node(4, "Cam", ["x"])), classes)
 
 
+SCENES = {
+    **CLASSES,
+    "Load3D": class_of(
+        {"model_file": [["a.glb"]], "image": ["LOAD_3D", {}]}, output=["IMAGE", "STRING", "FILE_3D", "VIDEO"]
+    ),
+    "Model": class_of({"v": ["*"]}),
+}
+
+
+def scene(*slots: int) -> Any:
+    """An editor file in which nodes use these outputs of a Load3D."""
+    users = [node(10 + slot, "Model", inputs=[socket("v", slot + 1)]) for slot in slots]
+    return file(
+        node(4, "Load3D", ["a.glb", ""]), *users, links=[(slot + 1, 4, slot, 10 + slot, 0) for slot in slots]
+    )
+
+
+@pytest.mark.parametrize("slots", [(), (1,), (2,), (1, 2)])
+def test_the_view_of_a_scene_is_blank_if_only_its_model_is_used(slots: tuple[int, ...]) -> None:
+    blank = "comfyui-workflow-blank-view.png"
+    view = {"image": blank, "mask": blank, "normal": blank, "camera_info": None, "recording": ""}
+    assert inputs_of(scene(*slots), SCENES)["4"] == {"model_file": "a.glb", "image": view}
+
+
+@pytest.mark.parametrize("slots", [(0,), (2, 3), (2, 7)])
+def test_a_view_of_a_scene_that_a_node_uses_is_refused(slots: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidGraph, match=r'Node 4 \(Load3D\): its input "image" is made by a browser'):
+        inputs_of(scene(*slots), SCENES)
+
+
 CIRCLE = [node(5, "Any", mode=4, inputs=[socket("v", 2)]), node(6, "Any", mode=4, inputs=[socket("v", 3)])]
 
 
