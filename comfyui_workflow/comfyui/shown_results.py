@@ -18,6 +18,8 @@ _FOLDERS = ("output", "temp", "input")
 _KEYS_OF_A_FILE = frozenset(
     ("filename", "subfolder", "type", "format", "frame_rate", "fullpath", "workflow", "source")
 )
+_WIDGET_STATE = frozenset(("dims", "histogram", "input_bboxes", "compositor_inputs", "compositor_bboxes"))
+"""What ComfyUI's own nodes show to their widgets in the editor, not to a person."""
 _DEEPEST = 6
 _LONGEST_ID = 200
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]")
@@ -49,8 +51,9 @@ class ShownResults:
 
 def read_shown(node_id: str, shown: object) -> ShownResults:
     """Reads the `ui` of one node: files under any key (`images`, `gifs`, `audio`, `3d`, …), and texts under
-    any key. Numbers count as texts if the node shows nothing but numbers."""
-    values = [value for listed in as_object(shown).values() for value in _values(listed)]
+    any key except the state of widgets. Numbers count as texts if the node shows nothing but numbers."""
+    listed_by_key = {key: listed for key, listed in as_object(shown).items() if key not in _WIDGET_STATE}
+    values = [value for listed in listed_by_key.values() for value in _values(listed)]
     files = tuple(_file(node_id, value) for value in _objects(values, _DEEPEST) if _is_file(value))
     texts = [value for value in values if isinstance(value, str)]
     paths = [text for text in (*texts, *_nested_texts(values, _DEEPEST)) if _is_path(text)]
@@ -66,6 +69,11 @@ def read_shown(node_id: str, shown: object) -> ShownResults:
             ShownPath(node_id=node_id, text=text, is_model=text in models) for text in dict.fromkeys(paths)
         ),
     )
+
+
+def shows_widget_state(shown: object) -> bool:
+    """True if a node shows something to its widget in the editor: it may have no other result."""
+    return not _WIDGET_STATE.isdisjoint(as_object(shown))
 
 
 def name_of_node(node_id: str) -> str:

@@ -19,7 +19,7 @@ from functools import cached_property
 
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
 from comfyui_workflow.comfyui.output_locations import candidates, is_outside, located
-from comfyui_workflow.comfyui.shown_results import ShownPath
+from comfyui_workflow.comfyui.shown_results import ShownPath, shows_widget_state
 from comfyui_workflow.comfyui.validation_errors import node_name
 from comfyui_workflow.errors import RemoteFileError
 from comfyui_workflow.execution.output_origin import CLOCK_TOLERANCE_S
@@ -98,9 +98,10 @@ class ResultCollector:
         return Results(outputs=wanted, notices=tuple(dict.fromkeys((*notices, *self._websocket_notices()))))
 
     def _silent_nodes(self, outputs: Sequence[OutputFile]) -> list[str]:
-        """Returns the output nodes that none of the outputs comes from. The ids of nodes that a node creates
-        at run time begin with its id."""
+        """Returns the output nodes that none of the outputs comes from, except those that show something to
+        their widget. The ids of nodes that a node creates at run time begin with its id."""
         makers = {output.node_id for output in outputs}
+        makers |= {node_id for node_id, ui in self._entry.ui.items() if shows_widget_state(ui)}
         makers |= {maker.partition(".")[0] for maker in makers}
         return [node_id for node_id in self._output_nodes if node_id not in makers]
 

@@ -94,6 +94,13 @@ def test_a_text_comes_under_any_key_and_as_one_text(
     assert done["notices"] == []
 
 
+def test_what_a_node_shows_to_its_widget_is_no_text(server: ServerProcess, instance: Instance) -> None:
+    graph = {**painted(BLUE), "5": node("SandboxShow", text="0f3a", key="compositor_inputs", is_list=True)}
+    done = finished(server, instance, graph)
+    assert [output["node_id"] for output in done["outputs"]] == ["3"]
+    assert done["notices"] == []
+
+
 def test_a_text_that_names_an_older_file_is_a_text(server: ServerProcess, instance: Instance) -> None:
     old = instance.sandbox.output_dir / "old.png"
     Image.new("RGB", (2, 2)).save(old)
