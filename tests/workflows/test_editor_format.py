@@ -413,7 +413,8 @@ def scene(*slots: int) -> Any:
 @pytest.mark.parametrize("slots", [(), (1,), (2,), (1, 2)])
 def test_the_view_of_a_scene_is_blank_if_only_its_model_is_used(slots: tuple[int, ...]) -> None:
     blank = "comfyui-workflow-blank-view.png"
-    view = {"image": blank, "mask": blank, "normal": blank, "camera_info": None, "recording": ""}
+    pictures = dict.fromkeys(("image", "mask", "normal", "lineart"), blank)
+    view = {**pictures, "camera_info": None, "recording": ""}
     assert inputs_of(scene(*slots), SCENES)["4"] == {"model_file": "a.glb", "image": view}
 
 

@@ -18,7 +18,8 @@ _OF_THE_MODEL = ("STRING", "FILE_3D")
 
 
 def blank_view() -> dict[str, Any]:
-    pictures = dict.fromkeys(("image", "mask", "normal"), BLANK_VIEW)
+    """Returns a value of Load3D. Only ComfyUI 0.3 uses `lineart`."""
+    pictures = dict.fromkeys(("image", "mask", "normal", "lineart"), BLANK_VIEW)
     return {**pictures, "camera_info": None, "recording": ""}
 
 
