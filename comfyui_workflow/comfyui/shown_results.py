@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from comfyui_workflow.parsing.untrusted import as_object, as_text
+from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
 from comfyui_workflow.runs.model import FileType, OutputFile
 
 _FOLDERS = ("output", "temp", "input")
 _KEYS_OF_A_FILE = frozenset(
     ("filename", "subfolder", "type", "format", "frame_rate", "fullpath", "workflow", "source")
 )
+_WIDGET_STATE = frozenset(("dims", "histogram", "input_bboxes", "compositor_inputs", "compositor_bboxes"))
+"""What ComfyUI's own nodes show to their widgets in the editor, not to a person."""
 _DEEPEST = 6
 _LONGEST_ID = 200
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]")
@@ -32,6 +34,9 @@ class ShownPath:
 
     node_id: str
     text: str
+    is_model: bool = False
+    """True for what the 3D viewer of the editor opens: a result, however old its file is. ComfyUI's 3D nodes
+    copy a model together with its modification time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +51,9 @@ class ShownResults:
 
 def read_shown(node_id: str, shown: object) -> ShownResults:
     """Reads the `ui` of one node: files under any key (`images`, `gifs`, `audio`, `3d`, …), and texts under
-    any key. Numbers count as texts if the node shows nothing but numbers."""
-    values = [value for listed in as_object(shown).values() for value in _values(listed)]
+    any key except the state of widgets. Numbers count as texts if the node shows nothing but numbers."""
+    listed_by_key = {key: listed for key, listed in as_object(shown).items() if key not in _WIDGET_STATE}
+    values = [value for listed in listed_by_key.values() for value in _values(listed)]
     files = tuple(_file(node_id, value) for value in _objects(values, _DEEPEST) if _is_file(value))
     texts = [value for value in values if isinstance(value, str)]
     paths = [text for text in (*texts, *_nested_texts(values, _DEEPEST)) if _is_path(text)]
@@ -55,11 +61,19 @@ def read_shown(node_id: str, shown: object) -> ShownResults:
         texts = [text for text in texts if text and not _is_path(text)]
     elif all(map(_is_number, values)):
         texts = list(map(str, values))
+    models = {text for text in as_list(as_object(shown).get("result")) if _is_model(text)}
     return ShownResults(
         files=files,
         text=text_file(node_id, "\n".join(texts)) if texts else None,
-        paths=tuple(ShownPath(node_id=node_id, text=text) for text in dict.fromkeys(paths)),
+        paths=tuple(
+            ShownPath(node_id=node_id, text=text, is_model=text in models) for text in dict.fromkeys(paths)
+        ),
     )
+
+
+def shows_widget_state(shown: object) -> bool:
+    """True if a node shows something to its widget in the editor: it may have no other result."""
+    return not _WIDGET_STATE.isdisjoint(as_object(shown))
 
 
 def name_of_node(node_id: str) -> str:
@@ -129,6 +143,10 @@ def _is_path(text: str) -> bool:
     return len(text) <= _LONGEST_PATH and _PATH.fullmatch(text) is not None
 
 
+def _is_model(value: object) -> bool:
+    return isinstance(value, str) and file_type(value) is FileType.MODEL_3D
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -148,7 +166,7 @@ _TYPES = {
     FileType.IMAGE: "png jpg jpeg webp gif bmp tif tiff svg avif exr hdr apng",
     FileType.VIDEO: "mp4 webm mkv mov avi m4v",
     FileType.AUDIO: "flac mp3 wav ogg opus m4a aac",
-    FileType.MODEL_3D: "glb gltf obj ply stl fbx usdz",
+    FileType.MODEL_3D: "glb gltf obj ply stl fbx usdz spz splat ksplat",
     FileType.TEXT: "txt json csv md srt",
 }
 _BY_ENDING = {ending: kind for kind, endings in _TYPES.items() for ending in endings.split()}

@@ -462,16 +462,15 @@ class RunAttempt:
         tells their names."""
         sent: Graph | None = run.graph
         try:
-            if run.request.input_images:
-                sent = upload_inputs(
-                    self.session,
-                    run.graph,
-                    run.request.input_images,
-                    run.comfyui_input_dir,
-                    say=lambda _: None,
-                    stop=self.context.stop,
-                    live=self.live,
-                )
+            sent = upload_inputs(
+                self.session,
+                run.graph,
+                run.request.input_images,
+                run.comfyui_input_dir,
+                say=lambda _: None,
+                stop=self.context.stop,
+                live=self.live,
+            )
         except FileRefused:
             sent = None
         return find_left_files(self.session, run, sent)

@@ -31,11 +31,13 @@ from comfyui_workflow.files.input_directories import files_in
 from comfyui_workflow.files.sensitive_paths import LOOKED_AT_BYTES, holds_private_key
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.ssh.sftp.files import RemoteFiles
+from comfyui_workflow.workflows.editor.scene_views import BLANK_VIEW
 from comfyui_workflow.workflows.graph import Graph, with_replaced_texts
 from comfyui_workflow.workflows.input_files import FileReference, InputFiles, base_name, texts_of
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 _LOGGER = logging.getLogger(__name__)
+_BLANK_VIEW = Path(__file__).with_name(BLANK_VIEW)
 
 OpenTransfer = Callable[[], AbstractContextManager[Report]]
 """Context manager around the upload of one file; it yields the progress callback."""
@@ -61,10 +63,13 @@ def upload_inputs(
     stop: CancelToken,
     live: LiveRun,
 ) -> Graph:
-    """Uploads every input to the instance: below ComfyUI's input directory, where the graph names it. Returns
-    the graph with the names that the inputs have there. Raises: FileRefused if an input is no longer
-    readable; InvalidRequest; the error of a broken session; Stopped."""
-    files = InputFiles(images)
+    """Uploads every input to the instance: below ComfyUI's input directory, where the graph names it. Uploads
+    the blank view of a scene, too, if the graph names it. Returns the graph with the names that the inputs
+    have there. Raises: FileRefused if an input is no longer readable; InvalidRequest; the error of a broken
+    session; Stopped."""
+    files = InputFiles(_with_blank_view(graph, images))
+    if not files.paths:
+        return graph
     references = files.references(texts_of(graph))
     names = files.names(references)
     uploads = ParallelMap(session.connection.files.transfers_at_once, stop)
@@ -90,6 +95,12 @@ def upload_inputs(
     needs_types = any(reference.is_path for reference in references.values())
     definitions = session.definitions() if needs_types else Definitions({})
     return _with_remote_names(graph, definitions, references, uploaded)
+
+
+def _with_blank_view(graph: Graph, images: tuple[str, ...]) -> tuple[str, ...]:
+    is_named = any(text == BLANK_VIEW for text in texts_of(graph))
+    is_given = any(base_name(path) == BLANK_VIEW for path in images)
+    return (*images, str(_BLANK_VIEW)) if is_named and not is_given else images
 
 
 def _with_remote_names(

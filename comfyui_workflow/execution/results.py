@@ -19,7 +19,7 @@ from functools import cached_property
 
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
 from comfyui_workflow.comfyui.output_locations import candidates, is_outside, located
-from comfyui_workflow.comfyui.shown_results import ShownPath
+from comfyui_workflow.comfyui.shown_results import ShownPath, shows_widget_state
 from comfyui_workflow.comfyui.validation_errors import node_name
 from comfyui_workflow.errors import RemoteFileError
 from comfyui_workflow.execution.output_origin import CLOCK_TOLERANCE_S
@@ -98,9 +98,10 @@ class ResultCollector:
         return Results(outputs=wanted, notices=tuple(dict.fromkeys((*notices, *self._websocket_notices()))))
 
     def _silent_nodes(self, outputs: Sequence[OutputFile]) -> list[str]:
-        """Returns the output nodes that none of the outputs comes from. The ids of nodes that a node creates
-        at run time begin with its id."""
+        """Returns the output nodes that none of the outputs comes from, except those that show something to
+        their widget. The ids of nodes that a node creates at run time begin with its id."""
         makers = {output.node_id for output in outputs}
+        makers |= {node_id for node_id, ui in self._entry.ui.items() if shows_widget_state(ui)}
         makers |= {maker.partition(".")[0] for maker in makers}
         return [node_id for node_id in self._output_nodes if node_id not in makers]
 
@@ -132,14 +133,16 @@ class ResultCollector:
         return next((each for each in places if self._written_s(each) is not None), place)
 
     def _file_of(self, path: ShownPath) -> OutputFile | None:
-        """Returns the file that a shown path names, if it exists and is not older than the prompt."""
+        """Returns the file that a shown path names, if it exists and is not older than the prompt. The age of
+        a model tells nothing, but a model that the node itself was told to show is none of its results."""
         after, before = self._entry.window
         is_cached = path.node_id in self._entry.cached
+        is_made = path.is_model and path.text not in self._inputs_of(path.node_id).values()
         for place in candidates(path.text, self._session.directories()):
             written_s = self._written_s(place)
             if written_s is None:
                 continue
-            if after is None or is_cached or written_s >= after.timestamp() - CLOCK_TOLERANCE_S:
+            if is_made or is_cached or after is None or written_s >= after.timestamp() - CLOCK_TOLERANCE_S:
                 return replace(
                     place,
                     node_id=path.node_id,

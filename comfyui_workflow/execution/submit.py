@@ -295,8 +295,6 @@ class RunSubmission(PromptSender):
 
     def _upload(self) -> Graph:
         run, request = self._run, self._run.request
-        if not request.input_images:
-            return run.graph
         return upload_inputs(
             self._session,
             run.graph,

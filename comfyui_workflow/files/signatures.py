@@ -4,7 +4,7 @@ picture is a successful transfer of wrong content.
 Libraries that guess a format (`filetype`, `puremagic`) do not fit: they return the one format they recognise,
 and none for an MP4 brand or a kind of MP3 that they do not list. Here a file is refused only if its first
 bytes fit no format of the family of its name. So a rare variant of a format is accepted, and so is a JPEG
-under the name of a PNG.
+under the name of a PNG. JSON has no check, because nodes like SaveText write any text under that name.
 """
 
 import re
@@ -40,7 +40,6 @@ _FAMILIES: dict[str, tuple[str, bytes]] = {
     "ply": ("3D model", rb"ply\s"),
     "usdz": ("3D model", _ZIP),
     "svg": ("picture", rb"(?:\xef\xbb\xbf)?\s*<"),
-    "json": ("JSON file", rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff|\x00)*\s*[\[{\"\-0-9tfnNI]"),
     "zip npz": ("archive", _ZIP),
     "npy": ("array", rb"\x93NUMPY"),
     "safetensors latent": ("safetensors file", rb".{8}\s*\{"),

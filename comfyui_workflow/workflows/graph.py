@@ -182,6 +182,11 @@ def _check_no_cycle(graph: Graph) -> None:
         raise InvalidGraph(f"The workflow has a cycle: {path}") from error
 
 
+def used_slots(graph: Graph, node_id: str) -> set[float]:
+    """Returns the output slots of a node that links of the graph start at."""
+    return {slot for _, _, source, slot in _all_links(graph) if source == node_id}
+
+
 def _all_links(graph: Graph) -> Iterator[tuple[str, str, str, float]]:
     for node_id, node in graph.items():
         for name, source, slot in _links(node):

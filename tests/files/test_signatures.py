@@ -35,6 +35,7 @@ WHAT_NODES_WRITE = {
     "a.zip": b"PK\3\4", "empty.npz": b"PK\5\6", "a.npy": b"\x93NUMPY\1\0",
     "a.safetensors": struct.pack("<Q", 60) + b'{"__metadata__"', "a.latent": struct.pack("<Q", 60) + b"{",
     "a.pdf": b"%PDF-1.7", "a.svg": b"<?xml version='1.0'?><svg>", "a.json": b"[1]", "empty.json": b"",
+    "any text.json": b"Hello {world}", "any text.md": b"<svg>", "any text.csv": b"a;b",
     "a.txt": b"302: Found", "page.html": PAGE, "a.xyz": b"whatever", "no ending": b"\0\1",
     "a.stl": b"solid x",
 }  # fmt: skip

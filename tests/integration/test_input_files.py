@@ -57,6 +57,17 @@ def test_a_file_goes_where_the_workflow_names_it(
     assert contents(instance.sandbox.input_dir) == [remote]
 
 
+def test_the_blank_view_of_a_scene_is_uploaded(server: ServerProcess, instance: Instance) -> None:
+    blank = "comfyui-workflow-blank-view.png"
+    graph = painted(prefix="scene")
+    graph["1"]["inputs"]["view"] = {"image": blank, "recording": ""}
+    for _ in range(2):
+        run = server.execute(instance.ssh_string, graph)
+        assert server.until_finished(run)["status"] == "completed"
+        assert contents(instance.sandbox.input_dir) == [blank]
+    assert Image.open(instance.sandbox.input_dir / blank).size == (64, 64)
+
+
 def test_another_file_of_that_name_is_not_overwritten(
     server: ServerProcess, instance: Instance, tmp_path: Path
 ) -> None:

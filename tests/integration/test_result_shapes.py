@@ -94,6 +94,13 @@ def test_a_text_comes_under_any_key_and_as_one_text(
     assert done["notices"] == []
 
 
+def test_what_a_node_shows_to_its_widget_is_no_text(server: ServerProcess, instance: Instance) -> None:
+    graph = {**painted(BLUE), "5": node("SandboxShow", text="0f3a", key="compositor_inputs", is_list=True)}
+    done = finished(server, instance, graph)
+    assert [output["node_id"] for output in done["outputs"]] == ["3"]
+    assert done["notices"] == []
+
+
 def test_a_text_that_names_an_older_file_is_a_text(server: ServerProcess, instance: Instance) -> None:
     old = instance.sandbox.output_dir / "old.png"
     Image.new("RGB", (2, 2)).save(old)
@@ -102,6 +109,25 @@ def test_a_text_that_names_an_older_file_is_a_text(server: ServerProcess, instan
         done = finished(server, instance, {"5": node("SandboxShow", text=text, key="string", is_list=True)})
         (output,) = done["outputs"]
         assert Path(output["local_path"]).read_text() == text
+
+
+@pytest.mark.parametrize("folder", ["output", "temp"])
+def test_a_model_that_was_copied_with_its_time_is_a_result(
+    server: ServerProcess, instance: Instance, folder: str
+) -> None:
+    graph = {"5": node("SandboxModel", model_file="old.glb", shown="new", folder=folder)}
+    done = finished(server, instance, graph)
+    (output,) = done["outputs"]
+    assert (output["folder"], output["file_type"]) == (folder, "3d")
+    assert Path(output["local_path"]).read_bytes().startswith(b"glTF")
+
+
+def test_an_old_model_that_a_node_was_told_to_show_is_a_text(
+    server: ServerProcess, instance: Instance
+) -> None:
+    graph = {"5": node("SandboxModel", model_file="old.glb", shown="given", folder="output")}
+    (output,) = finished(server, instance, graph)["outputs"]
+    assert Path(output["local_path"]).read_text() == "old.glb"
 
 
 def test_pictures_that_come_over_the_websocket_are_outputs(server: ServerProcess, instance: Instance) -> None:

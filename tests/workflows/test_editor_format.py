@@ -37,6 +37,23 @@ def test_a_title_that_is_none_is_the_name_of_the_class(title: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("properties", "pack"),
+    [
+        ({"cnr_id": "comfy-core", "ver": "0.3.14"}, {"cnr_id": "comfy-core", "ver": "0.3.14"}),
+        ({"aux_id": "one/my_pack.x", "ver": "v1.2.3-a"}, {"aux_id": "one/my_pack.x", "ver": "1.2.3-a"}),
+        ({"cnr_id": "a", "ver": "0a1b2c3d"}, {"cnr_id": "a", "ver": "0a1b2c3d"}),
+        ({"ver": "unknown"}, {"ver": "unknown"}),
+        ({"cnr_id": "-a", "aux_id": "https://github.com/a/b", "ver": "1.2"}, {}),
+        ({"cnr_id": ["a"], "aux_id": 5, "ver": None}, {}),
+        ({"cnr_id": "x" * 101, "aux_id": "a--b/c", "ver": "1.2.3\n"}, {}),
+    ],
+)
+def test_a_node_is_exported_with_its_pack(properties: dict[str, Any], pack: dict[str, str]) -> None:
+    found = graph_of(file({**MAKE, "properties": properties}), CLASSES)
+    assert found["1"]["_meta"] == {"title": "Make It", **pack}
+
+
+@pytest.mark.parametrize(
     "links",
     [
         [[1, 1, 0, 9, 0, "IMAGE"]],
@@ -374,6 +391,37 @@ def test_what_a_browser_makes_is_refused_by_name(kind: str) -> None:
     classes = {"Cam": class_of({"image": [kind, {}]})}
     with pytest.raises(InvalidGraph, match=r'Node 4 \(Cam\): its input "image" is made by a browser'):
         graph_of(file(node(4, "Cam", ["x"])), classes)
+
+
+SCENES = {
+    **CLASSES,
+    "Load3D": class_of(
+        {"model_file": [["a.glb"]], "image": ["LOAD_3D", {}]}, output=["IMAGE", "STRING", "FILE_3D", "VIDEO"]
+    ),
+    "Model": class_of({"v": ["*"]}),
+}
+
+
+def scene(*slots: int) -> Any:
+    """An editor file in which nodes use these outputs of a Load3D."""
+    users = [node(10 + slot, "Model", inputs=[socket("v", slot + 1)]) for slot in slots]
+    return file(
+        node(4, "Load3D", ["a.glb", ""]), *users, links=[(slot + 1, 4, slot, 10 + slot, 0) for slot in slots]
+    )
+
+
+@pytest.mark.parametrize("slots", [(), (1,), (2,), (1, 2)])
+def test_the_view_of_a_scene_is_blank_if_only_its_model_is_used(slots: tuple[int, ...]) -> None:
+    blank = "comfyui-workflow-blank-view.png"
+    pictures = dict.fromkeys(("image", "mask", "normal", "lineart"), blank)
+    view = {**pictures, "camera_info": None, "recording": ""}
+    assert inputs_of(scene(*slots), SCENES)["4"] == {"model_file": "a.glb", "image": view}
+
+
+@pytest.mark.parametrize("slots", [(0,), (2, 3), (2, 7)])
+def test_a_view_of_a_scene_that_a_node_uses_is_refused(slots: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidGraph, match=r'Node 4 \(Load3D\): its input "image" is made by a browser'):
+        inputs_of(scene(*slots), SCENES)
 
 
 CIRCLE = [node(5, "Any", mode=4, inputs=[socket("v", 2)]), node(6, "Any", mode=4, inputs=[socket("v", 3)])]

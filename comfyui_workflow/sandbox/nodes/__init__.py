@@ -100,6 +100,7 @@ NODE_CLASSES: NodeClasses = {
         odd_results.SandboxShow,
         odd_results.SandboxSound,
         odd_results.SandboxExport,
+        odd_results.SandboxModel,
         odd_results.SandboxCombine,
         pack_habits.SandboxMetaBatch,
         pack_habits.SandboxSaveCaption,

@@ -123,6 +123,28 @@ class SandboxExport(PackNode):
         return NodeResult(result=(str(file),))
 
 
+class SandboxModel(PackNode):
+    DISPLAY_NAME = "Model (sandbox)"
+    DESCRIPTION = "Saves a model with an old modification time, like a copy of a file, and shows its path."
+    OUTPUT_NODE = True
+    SHOWN = ("new", "given")
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return required(
+            model_file=text(default="old.glb"), shown=choice(cls.SHOWN), folder=choice(["output", "temp"])
+        )
+
+    def run(self, context: NodeContext, *, model_file: str, shown: str, folder: str) -> NodeResult:
+        root = context.output_dir if folder == "output" else context.temp_dir
+        name = f"3d/model_{time.time_ns()}.glb" if shown == "new" else model_file
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"glTF" + struct.pack("<II", 2, 12))
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+        return NodeResult(ui={"result": [name, None, []]})
+
+
 class SandboxCombine(PackNode):
     DISPLAY_NAME = "Combine (sandbox)"
     DESCRIPTION = "Makes a video, which is kept in the output folder, or only in the temp folder."

@@ -23,6 +23,7 @@ from comfyui_workflow.workflows.editor.file import (
 )
 from comfyui_workflow.workflows.editor.links import Constant, LinkResolver, Source
 from comfyui_workflow.workflows.editor.named_widgets import named_values
+from comfyui_workflow.workflows.editor.node_metadata import node_metadata
 from comfyui_workflow.workflows.editor.number_widgets import number_in_range
 from comfyui_workflow.workflows.editor.prompt_text import (
     LONGEST_NAME,
@@ -30,6 +31,7 @@ from comfyui_workflow.workflows.editor.prompt_text import (
     with_replacements,
 )
 from comfyui_workflow.workflows.editor.rules import rules_for
+from comfyui_workflow.workflows.editor.scene_views import blank_view, needs_view
 from comfyui_workflow.workflows.editor.scope import Scope
 from comfyui_workflow.workflows.editor.special_seeds import Draw, with_drawn_seed
 from comfyui_workflow.workflows.editor.undeclared_inputs import is_withheld, undeclared_inputs
@@ -46,6 +48,8 @@ PREFIX = "filename_prefix"
 MOST_LETTERS = 50_000_000
 """Limit for the whole graph: each instance of a subgraph repeats all texts of the subgraph."""
 _ABSENT = object()
+_OF_THE_BROWSER = object()
+"""A value that only a browser can make, until it is known whether a node uses it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +106,20 @@ class _Conversion:
                 name: value for name, value in node["inputs"].items() if not _is_dangling(value, exported)
             }
             node["inputs"] = kept
+        for node_id, node in exported.items():
+            for name in [name for name, value in node["inputs"].items() if value is _OF_THE_BROWSER]:
+                node["inputs"][name] = self._value_without_browser(exported, node_id, name)
         return exported
+
+    def _value_without_browser(self, exported: Mapping[str, Any], node_id: str, name: str) -> Any:
+        """Returns a value in place of one that a browser makes. Raises: InvalidGraph."""
+        if needs_view(exported, node_id, self._definitions):
+            class_type = exported[node_id]["class_type"]
+            raise InvalidGraph(
+                f'Node {node_id} ({class_type}): its input "{name}" is made by a browser when the editor '
+                "queues the workflow. Replace the node by one that loads a file"
+            )
+        return blank_view()
 
     def _leave_out_unneeded(self, exported: dict[str, Any]) -> None:
         """Removes the nodes in muted and bypassed subgraphs of which no output needs the result."""
@@ -129,7 +146,7 @@ class _Conversion:
         definition = self._definitions.get(node.type)
         inputs = self._known(scope, node, definition) if definition else self._unknown(scope, node)
         title = node.title or (definition.display_name if definition else node.type)
-        return {"inputs": inputs, "class_type": node.type, "_meta": {"title": title}}
+        return {"inputs": inputs, "class_type": node.type, "_meta": node_metadata(title, node.properties)}
 
     def _known(self, scope: Scope, node: EditorNode, definition: NodeDefinition) -> dict[str, Any]:
         """Returns the inputs of a node whose class is known."""
@@ -165,14 +182,12 @@ class _Conversion:
         return inputs
 
     def _queued_value(self, scope: Scope, node: EditorNode, widget: WidgetValue) -> Any:
-        """Returns the value of a widget for the prompt, or `_ABSENT`. Raises: InvalidGraph."""
+        """Returns the value of a widget for the prompt; or one of `_ABSENT`, `_OF_THE_BROWSER`. Raises:
+        InvalidGraph."""
         if widget.value is None and not widget.is_saved:
             return _ABSENT
         if widget.definition.is_of_the_browser:
-            raise InvalidGraph(
-                f'Node {scope.id_of(node)} ({node.type}): its input "{widget.definition.name}" is made by a '
-                "browser when the editor queues the workflow. Replace the node by one that loads a file"
-            )
+            return _OF_THE_BROWSER
         value = self._remote_choice(
             widget, self._queueing.resolve_value(_with_current_sampler_name(node, widget))
         )

@@ -22,6 +22,7 @@ OUR_OWN = {
     "SandboxBrokenPack",
     "SandboxCombine",
     "SandboxExport",
+    "SandboxModel",
     "SandboxFiles",
     "SandboxMetaBatch",
     "SandboxPartner",
