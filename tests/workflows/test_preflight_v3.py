@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.workflows.findings import errors
+from comfyui_workflow.workflows.findings import Severity, errors
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.validation.files import KnownFiles
 from comfyui_workflow.workflows.validation.preflight import Verdict, preflight
@@ -75,6 +75,26 @@ def test_the_same_outputs_are_dropped(recorded: dict[str, Any]) -> None:
     verdict = check(recorded)
     if verdict.would_run and recorded["status"] == 200:
         assert sorted(verdict.dropped_outputs) == recorded["dropped"]
+
+
+@pytest.mark.parametrize(
+    ("name", "node_id", "input_name"),
+    [
+        ("extra: undeclared linked", "2", "other"),
+        ("and: past the last", "2", "values.value10"),
+        ("stats: other option linked to a broken node", "2", "source_stats.target_index"),
+    ],
+)
+def test_a_link_at_an_input_that_the_class_has_not_got_is_a_warning(
+    name: str, node_id: str, input_name: str
+) -> None:
+    (recorded,) = [each for each in RECORDED if each["name"] == name]
+    assert "unexpected keyword argument" in recorded["ran"]
+    (finding,) = [each for each in check(recorded).findings if each.code == "input_unknown"]
+    assert (finding.node_id, finding.input_name) == (node_id, input_name)
+    assert finding.severity is Severity.WARNING
+    graph = {**recorded["graph"], node_id: {**recorded["graph"][node_id], "class_type": "V3Grow"}}
+    assert not [each for each in check({"graph": graph}).findings if each.code == "input_unknown"]
 
 
 def test_the_choice_of_a_dynamic_combo_is_compared_as_it_is_sent() -> None:

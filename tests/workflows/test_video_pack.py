@@ -42,6 +42,7 @@ CLASSES = {
     "Frame": class_of(output=["IMAGE", "INT"]),
     "VHS_VideoCombine": class_of(COMBINED, **PACK),
     "VHS_LoadVideo": class_of(LOADED, **PACK),
+    "VHS_BatchManager": class_of({"frames_per_batch": ["INT", {"default": 16}]}, **PACK),
     "VHS_LoadAudioUpload": class_of(
         {"audio": ["STRING", {}]},
         {"start_time": ["FLOAT", {"default": 0, "widgetType": "VHSTIMESTAMP"}]},
@@ -79,6 +80,12 @@ def test_the_widgets_of_the_chosen_format_are_sent_and_no_others(
         "format": chosen,
         **expected,
     }
+
+
+def test_the_count_of_a_batch_is_sent() -> None:
+    values = {"frames_per_batch": 16, "count": 2, "shown": "x"}
+    assert sent("VHS_BatchManager", values) == {"frames_per_batch": 16, "count": 2}
+    assert sent("VHS_BatchManager", {"frames_per_batch": 16}) == {"frames_per_batch": 16}
 
 
 def test_a_widget_of_the_format_can_be_linked() -> None:

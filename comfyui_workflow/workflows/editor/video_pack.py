@@ -22,6 +22,10 @@ _OLD_ROWS: Mapping[str, tuple[str, ...]] = {
 """The names of the values in a list; a button has none."""
 
 
+_COUNTS: Mapping[str, tuple[str, ...]] = {"VHS_BatchManager": ("count",)}
+"""Numbers that the browser code adds, and sends."""
+
+
 def is_video_node(class_type: str) -> bool:
     return class_type.startswith(_PREFIX)
 
@@ -59,12 +63,13 @@ def _pixels(text: str) -> int:
 def widgets_of_formats(
     definition: NodeDefinition, sent: Mapping[str, Any], saved: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Returns the values of the widgets that the chosen format has. `formats` lists them for each format as
-    [name, type or choices, options]."""
+    """Returns the values of widgets that the class does not declare: those of the chosen format. `formats`
+    lists them for each format as [name, type or choices, options]."""
     formats = [(sent.get(each.name), as_object(each.options.get("formats"))) for each in definition.inputs]
     chosen = [widgets.get(name) for name, widgets in formats if isinstance(name, str)]
     rows = [row for widgets in chosen for row in map(as_list, as_list(widgets)) if len(row) > 1]
     values = {str(row[0]): saved.get(str(row[0]), _default(row)) for row in rows}
+    values |= {name: saved[name] for name in _COUNTS.get(definition.class_type, ()) if name in saved}
     return {name: value for name, value in values.items() if value is not None}
 
 
