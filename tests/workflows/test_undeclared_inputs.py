@@ -144,3 +144,8 @@ def test_a_name_that_was_saved_with_its_picture_is_the_name() -> None:
     loader = class_of({"lora_name": ["COMBO", {"options": ["a", "b"]}]}, **PACK)
     for value in ({"content": "b", "image": None}, "b"):
         assert inputs_of(file(node(1, "Loader", [value])), {"Loader": loader})["1"] == {"lora_name": "b"}
+
+
+@pytest.mark.parametrize("kind", ["Display Any (rgthree)", "Display Int (rgthree)"])
+def test_what_a_node_has_shown_is_not_sent(kind: str) -> None:
+    assert inputs_of(file(node(1, kind, ["42"])), {kind: class_of(**PACK)})["1"] == {"output": ""}

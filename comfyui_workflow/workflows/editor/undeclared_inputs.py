@@ -120,5 +120,6 @@ _OWN_RULES: Mapping[str, Callable[[EditorNode, Mapping[str, Any]], Mapping[str, 
     "Power Lora Loader (rgthree)": _power_loras,
     "Image Comparer (rgthree)": _compared_images,
     "Display Any (rgthree)": lambda _node, _sent: {"output": ""},
+    "Display Int (rgthree)": lambda _node, _sent: {"output": ""},
     "Seed (rgthree)": lambda _node, _sent: {},  # the others are buttons
 }
