@@ -87,8 +87,9 @@ class InputDefinition:
     @property
     def is_widget(self) -> bool:
         """True if a person can set the value at the node itself. The input can still be linked."""
-        kind = as_text(self.options.get("widgetType")) or self.type
-        return not self.is_forced and kind in WIDGET_TYPES
+        own_widget = as_text(self.options.get("widgetType"))  # the editor's or that of a pack
+        has_widget = self.type in WIDGET_TYPES or own_widget in WIDGET_TYPES
+        return not self.is_forced and has_widget
 
     @property
     def is_button(self) -> bool:

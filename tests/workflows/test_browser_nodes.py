@@ -112,6 +112,13 @@ def test_a_node_that_sends_everywhere_in_a_subgraph_is_followed() -> None:
     assert inputs_of(whole, CLASSES)["2:9"] == {"images": ["2:1", 0]}
 
 
+def test_an_input_whose_own_link_is_gone_gets_what_is_sent_everywhere() -> None:
+    show = node(9, "Show", inputs=[socket("images", 44, "IMAGE")])
+    assert inputs_of(file(MAKE, show, extra={"ue_links": [everywhere()]}), CLASSES)["9"] == {
+        "images": ["1", 0]
+    }
+
+
 @pytest.mark.parametrize(
     "broken",
     [

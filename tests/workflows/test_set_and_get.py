@@ -86,3 +86,9 @@ def test_a_setter_that_gets_itself_is_a_circle() -> None:
 
 def test_a_setter_without_a_source_gives_nothing() -> None:
     assert inputs_of(drawn(setter(link=None), getter()), CLASSES)["9"] == {}
+
+
+@pytest.mark.parametrize("mode", [2, 4])
+def test_a_muted_or_bypassed_getter_gives_nothing(mode: int) -> None:
+    assert inputs_of(drawn(setter(), getter(mode=mode)), CLASSES)["9"] == {}
+    assert inputs_of(drawn(setter(mode=mode), getter()), CLASSES)["9"] == {"images": ["1", 0]}

@@ -340,10 +340,6 @@ def deep(levels: int) -> Any:
             'node 2:5:6 .R "Loop".: .* a part of itself',
         ),
         (
-            around(node(2, "S"), subgraphs=[subgraph("S", node(5, "Turn", inputs=[socket("image", 1)]))]),
-            'node 2:5 .Turn.: input "image" has link 1, which does not exist',
-        ),
-        (
             around(
                 node(2, "S"),
                 subgraphs=[

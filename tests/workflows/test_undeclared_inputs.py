@@ -113,3 +113,39 @@ def test_a_linked_seed_is_not_drawn() -> None:
     linked = node(2, "Seed (rgthree)", [-1], inputs=[socket("seed", 1, "INT", widget=True)])
     found = inputs_of(file(node(1, "Core", [1]), linked, links=[(1, 1, 0, 2, 0)]), CLASSES, draw=max)
     assert found["2"] == {"seed": ["1", 0]}
+
+
+GONE = {"keep": ["INT", {"default": 1}]}
+
+
+def test_the_link_of_a_widget_that_the_class_has_no_longer_is_left_out() -> None:
+    classes = {**CLASSES, "New": class_of(GONE, **PACK)}
+    given = [socket("keep", 1, "INT", widget=True), socket("gone", 2, "INT", widget=True), socket("more", 3)]
+    workflow = file(
+        node(1, "Core", [1]),
+        node(2, "New", [1, 5], inputs=given),
+        links=[(1, 1, 0, 2, 0), (2, 1, 0, 2, 1), (3, 1, 0, 2, 2)],
+    )
+    assert inputs_of(workflow, classes)["2"] == {"keep": ["1", 0], "more": ["1", 0]}
+    named = node(2, "New", {"keep": 1, "gone": 5}, inputs=given)
+    assert inputs_of({**workflow, "nodes": [workflow["nodes"][0], named]}, classes)["2"]["gone"] == ["1", 0]
+
+
+def test_a_list_that_inserts_into_a_text_is_set_back_to_its_first_entry() -> None:
+    picker = class_of({"text": ["STRING", {}], "Select to add LoRA": [["Select the LoRA", "a"]]}, **PACK)
+    workflow = file(node(1, "Detailer", ["x", "sub/b.safetensors"]))
+    assert inputs_of(workflow, {"Detailer": picker})["1"] == {
+        "text": "x",
+        "Select to add LoRA": "Select the LoRA",
+    }
+
+
+def test_a_name_that_was_saved_with_its_picture_is_the_name() -> None:
+    loader = class_of({"lora_name": ["COMBO", {"options": ["a", "b"]}]}, **PACK)
+    for value in ({"content": "b", "image": None}, "b"):
+        assert inputs_of(file(node(1, "Loader", [value])), {"Loader": loader})["1"] == {"lora_name": "b"}
+
+
+@pytest.mark.parametrize("kind", ["Display Any (rgthree)", "Display Int (rgthree)"])
+def test_what_a_node_has_shown_is_not_sent(kind: str) -> None:
+    assert inputs_of(file(node(1, kind, ["42"])), {kind: class_of(**PACK)})["1"] == {"output": ""}

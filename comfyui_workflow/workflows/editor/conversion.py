@@ -45,6 +45,9 @@ from comfyui_workflow.workflows.graph import closure, sources
 from comfyui_workflow.workflows.node_definitions import Definitions, NodeDefinition
 
 PREFIX = "filename_prefix"
+_WITH_FILE_NAMES = NAMED_BY_PREFIX | {"VHS_VideoCombine"}
+_PICKERS = frozenset({"Select to add LoRA", "Select to add Wildcard"})
+"""Lists of a node pack that insert the chosen name into a text, and then show their first entry again."""
 MOST_LETTERS = 50_000_000
 """Limit for the whole graph: each instance of a subgraph repeats all texts of the subgraph."""
 _ABSENT = object()
@@ -188,13 +191,15 @@ class _Conversion:
             return _ABSENT
         if widget.definition.is_of_the_browser:
             return _OF_THE_BROWSER
+        if widget.definition.name in _PICKERS:
+            return widget.definition.default
         value = self._remote_choice(
             widget, self._queueing.resolve_value(_with_current_sampler_name(node, widget))
         )
         value = with_drawn_seed(node, value, self._queueing.draw)
         if isinstance(value, str) and widget.definition.options.get("dynamicPrompts"):
             value = dynamic_prompt(value, self._queueing.choose)
-        if isinstance(value, str) and widget.definition.name == PREFIX and node.type in NAMED_BY_PREFIX:
+        if isinstance(value, str) and widget.definition.name == PREFIX and node.type in _WITH_FILE_NAMES:
             value = self._file_name(scope, node, value)
         return _with_type(widget, value)
 
@@ -241,7 +246,9 @@ def _with_current_sampler_name(node: EditorNode, widget: WidgetValue) -> WidgetV
 
 
 def _displayed_value(own: WidgetValue | None, given: Constant) -> Any:
-    return given.value if own is None else as_displayed(replace(own, value=given.value)).value
+    if own is None or given.value is None:
+        return given.value
+    return as_displayed(replace(own, value=given.value)).value
 
 
 def _wrap_list(value: Any) -> Any:

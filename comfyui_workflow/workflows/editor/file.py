@@ -6,13 +6,14 @@ input is listed or not, ids are numbers or texts. The parser returns one form fo
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import count
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
+from comfyui_workflow.workflows.editor.video_pack import with_current_names
 
 SUBGRAPH_INPUT = "-10"
 """Ids of two virtual nodes inside a subgraph: the outputs of the first are the inputs of the subgraph, the
@@ -165,11 +166,14 @@ def _subgraphs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _read_graph(value: Mapping[str, Any]) -> EditorGraph:
-    nodes = [read_node(node) for node in _nodes_with_ids(value)]
-    links = [_read_link(link) for link in _link_list(value.get("links")) if link is not None]
+    read = _read_links(value.get("links"))
+    links = {link.id: link for link in _with_unique_ids(read)}
+    ends: dict[tuple[str | None, str | None], EditorLink] = {(link.id, None): link for link in links.values()}
+    ends |= {(old.id, new.target_id): new for old, new in zip(read, links.values(), strict=True)}
+    nodes = [_with_own_links(read_node(node), ends) for node in _nodes_with_ids(value)]
     return EditorGraph(
         nodes={node.id: node for node in nodes},
-        links={link.id: link for link in links},
+        links=links,
         inputs=tuple(_read_ports(value.get("inputs"))),
         outputs=tuple(_read_ports(value.get("outputs"))),
         extra=as_object(value.get("extra")),
@@ -190,7 +194,7 @@ def read_node(value: object) -> EditorNode:
     node_id, class_type = as_id(raw.get("id")), raw.get("type")
     if node_id is None or not isinstance(class_type, str):
         raise InvalidGraph("The workflow is not a file of the ComfyUI editor: a node in it has no id or type")
-    values, named = raw.get("widgets_values"), raw.get("widgets_values_named")
+    values, named = with_current_names(class_type, raw.get("widgets_values")), raw.get("widgets_values_named")
     return EditorNode(
         id=node_id,
         type=RENAMED_CLASSES.get(class_type, class_type),
@@ -214,12 +218,14 @@ def _read_input(value: Mapping[str, Any]) -> EditorInput:
     )
 
 
-def _link_list(value: object) -> list[Any]:
-    """Returns the links as a list; very old files store an object."""
-    return list(value.values()) if isinstance(value, dict) else as_list(value)
+def _read_links(value: object) -> list[EditorLink]:
+    """Parses the links; very old files store an object. Links without an id or an end are left out, as the
+    editor does."""
+    found = value.values() if isinstance(value, dict) else as_list(value)
+    return [link for each in found if (link := _read_link(each)) is not None]
 
 
-def _read_link(value: object) -> EditorLink:
+def _read_link(value: object) -> EditorLink | None:
     match value:
         case [link_id, origin, origin_slot, target, target_slot, *_]:
             parts = (link_id, origin, origin_slot, target, target_slot)
@@ -227,19 +233,46 @@ def _read_link(value: object) -> EditorLink:
             names = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
             parts = tuple(value.get(name) for name in names)  # type: ignore[assignment]
         case _:
-            parts = (None,) * 5
-    ids = [as_id(part) for part in (parts[0], parts[1], parts[3])]
-    if None in ids:
-        raise InvalidGraph(
-            "The workflow is not a file of the ComfyUI editor: a link in it has no id, source or target"
-        )
+            return None
+    link_id, origin, target = (as_id(part) for part in (parts[0], parts[1], parts[3]))
+    if link_id is None or origin is None or target is None:
+        return None
     return EditorLink(
-        id=ids[0] or "",
-        origin_id=ids[1] or "",
+        id=link_id,
+        origin_id=origin,
         origin_slot=_slot(parts[2]),
-        target_id=ids[2] or "",
+        target_id=target,
         target_slot=_slot(parts[4]),
     )
+
+
+def _with_unique_ids(links: list[EditorLink]) -> Iterator[EditorLink]:
+    """Yields the links with unique ids. Files that were not saved by an editor can have an id twice."""
+    seen: set[str] = set()
+    for number, link in enumerate(links):
+        yield replace(link, id=f"{link.id} number {number}") if link.id in seen else link
+        seen.add(link.id)
+
+
+_Ends = Mapping[tuple[str | None, str | None], EditorLink]
+"""The links by their id in the file and the node where they end, and by their id alone."""
+
+
+def _with_own_links(node: EditorNode, ends: _Ends) -> EditorNode:
+    """Returns the node with the links that end at it, if an id occurs twice. As in the editor, an input whose
+    link does not exist has none; if several inputs name one link, it is where the link ends."""
+    links = [ends.get((each.link, node.id)) or ends.get((each.link, None)) for each in node.inputs]
+    inputs = (
+        replace(each, link=None if link is None or _is_elsewhere(link, slot, links) else link.id)
+        for slot, (each, link) in enumerate(zip(node.inputs, links, strict=True))
+    )
+    return replace(node, inputs=tuple(inputs))
+
+
+def _is_elsewhere(link: EditorLink, slot: int, links: list[EditorLink | None]) -> bool:
+    """True if another input of the node has the link, and it ends there."""
+    end = link.target_slot
+    return end != slot and end < len(links) and links[end] is link
 
 
 def _read_ports(value: object) -> Iterator[Port]:

@@ -116,7 +116,7 @@ class LinkResolver:
 
     def resolve(self, scope: Scope, node: EditorNode, target: EditorInput) -> Source | Constant | None:
         """Returns the source or the value of an input; None if it has none and a widget keeps its own value.
-        Raises: InvalidGraph if a link is dangling or part of a cycle."""
+        Raises: InvalidGraph if a link has no source or is part of a cycle."""
         position: _Position | _Found = self._input_link(scope, node, target, target.type)
         passed: dict[tuple[str, str, str, bool], Constant | None] = {}
         while isinstance(position, _Position):
@@ -140,12 +140,7 @@ class LinkResolver:
         if promoted is not None or target.link is None:
             return promoted
         link = scope.graph.links.get(target.link)
-        if link is None:
-            raise InvalidGraph(
-                f'{_label(scope, node)}: input "{target.name}" has link {target.link}, which does not exist. '
-                "Open the workflow in ComfyUI, connect the input again and save it"
-            )
-        return _Position(scope=scope, link=link, type=wanted, is_direct=is_direct)
+        return _Position(scope=scope, link=link, type=wanted, is_direct=is_direct) if link else None
 
     def _follow(self, position: _Position) -> _Position | Source | Constant | None:
         scope, link = position.scope, position.link
@@ -164,10 +159,10 @@ class LinkResolver:
         return self._follow_node(position, origin)
 
     def _follow_node(self, position: _Position, origin: EditorNode) -> _Position | _Found:
-        if is_browser_node(origin, self._definitions):
-            return self._follow_virtual(position, origin)
         if origin.mode is Mode.BYPASSED:
             return self._follow_bypassed(position, origin)
+        if is_browser_node(origin, self._definitions):
+            return self._follow_virtual(position, origin)
         if self.nodes.is_subgraph(origin):
             return self._enter_subgraph(position, origin)
         return Source(node_id=position.scope.id_of(origin), slot=position.link.origin_slot)

@@ -7,6 +7,7 @@ from typing import Any
 from comfyui_workflow.workflows.dynamic_inputs import is_dynamic
 from comfyui_workflow.workflows.editor.browser_nodes import PRIMITIVE
 from comfyui_workflow.workflows.editor.file import EditorGraph, EditorInput, EditorNode
+from comfyui_workflow.workflows.editor.video_pack import is_video_node
 from comfyui_workflow.workflows.editor.widget_values import NodeWidgets, node_widgets
 from comfyui_workflow.workflows.node_definitions import DYNAMIC_COMBO, Definitions
 
@@ -52,7 +53,7 @@ class NodeReader:
                 for each in self._declared(node)
             ]
             names = {each.name for each in known}
-            others = [each for each in node.inputs if each.name not in names]
+            others = [each for each in node.inputs if each.name not in names and self._is_kept(node, each)]
             self._inputs[id(node)] = [
                 *self._with_lost_links(node, known),
                 *(each for each in others if not self._is_inner(node, each.name)),
@@ -83,6 +84,14 @@ class NodeReader:
             EditorInput(name=each.name, type=each.type, is_widget=each.is_widget)
             for each in self.widgets(node).inputs
         ]
+
+    def _is_kept(self, node: EditorNode, other: EditorInput) -> bool:
+        """False for the input of a widget that the class has no longer: the editor takes it away. Widgets of
+        browser code stay, as far as the file has their values by name."""
+        if not other.is_widget or self.is_subgraph(node) or node.type not in self._definitions:
+            return True
+        saved = node.values if isinstance(node.values, dict) else node.named_values or {}
+        return other.name in saved or is_video_node(node.type)
 
     def _is_inner(self, node: EditorNode, name: str) -> bool:
         """True for an inner input of a dynamic input, whichever option is chosen."""

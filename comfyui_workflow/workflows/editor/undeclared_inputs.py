@@ -11,6 +11,7 @@ from typing import Any
 from comfyui_workflow.parsing.untrusted import as_object
 from comfyui_workflow.workflows.dynamic_inputs import is_dynamic
 from comfyui_workflow.workflows.editor.file import EditorNode
+from comfyui_workflow.workflows.editor.video_pack import is_video_node, widgets_of_formats
 from comfyui_workflow.workflows.editor.widget_values import CONTROLS, NodeWidgets, WidgetValue
 from comfyui_workflow.workflows.node_definitions import NodeDefinition
 
@@ -29,6 +30,8 @@ def undeclared_inputs(
     own = _OWN_RULES.get(node.type)
     if own is not None:
         return own(node, sent)
+    if is_video_node(node.type):
+        return widgets_of_formats(definition, sent, _named(node))
     if definition.module == _CORE_MODULES[0] or definition.module.startswith(_CORE_MODULES[1:]):
         return {}  # the widgets that the editor adds to ComfyUI's own classes only show something
     dynamic = tuple(f"{each.name}." for each in definition.inputs if is_dynamic(each))
@@ -117,5 +120,6 @@ _OWN_RULES: Mapping[str, Callable[[EditorNode, Mapping[str, Any]], Mapping[str, 
     "Power Lora Loader (rgthree)": _power_loras,
     "Image Comparer (rgthree)": _compared_images,
     "Display Any (rgthree)": lambda _node, _sent: {"output": ""},
+    "Display Int (rgthree)": lambda _node, _sent: {"output": ""},
     "Seed (rgthree)": lambda _node, _sent: {},  # the others are buttons
 }

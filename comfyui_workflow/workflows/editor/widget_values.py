@@ -151,6 +151,8 @@ def as_displayed(widget: WidgetValue) -> WidgetValue:
         return replace(widget, value=_as_text(widget.value))
     if widget.value is None and widget.definition.type in ("COMBO", DYNAMIC_COMBO):
         return replace(widget, value=_first_choice(widget.definition))
+    if widget.definition.type == "COMBO" and isinstance(widget.value, dict) and "content" in widget.value:
+        return replace(widget, value=widget.value["content"])  # a list with pictures, of a node pack
     if widget.definition.is_file:
         return replace(widget, value=_file_name(widget.value, widget.definition.choices))
     return widget

@@ -100,7 +100,7 @@ class InputCheck:
     _files: dict[int, tuple[Any, list[Any]]] = field(default_factory=dict)
 
     def problems(self, checked: CheckedClass, declared: InputDefinition, given: Any) -> Iterator[Problem]:
-        value = unwrapped(given)
+        value = given if declared.type == DYNAMIC_COMBO else unwrapped(given)  # ComfyUI compares it as sent
         if names_files(checked.definition.class_type, declared):
             names = list(names_in(given))
             if not names:

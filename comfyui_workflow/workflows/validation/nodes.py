@@ -137,6 +137,7 @@ class NodeCheck:
         for name, value in inputs.items():
             declared = checked.inputs.get(name)
             if declared is None:
+                yield from _undeclared_link(checked, name, value)
                 continue
             if isinstance(value, list):
                 problem = link_problem(checked, declared, value, self._graph, self._definitions)
@@ -209,6 +210,17 @@ def _source(checked: CheckedClass | None, name: str, value: Any) -> str | None:
             return value[0] if len(value) == 2 and isinstance(value[0], str) else None
         value = unwrapped(value) if declared.type not in _CONVERTED else None
     return value[0] if is_link(value) else None
+
+
+def _undeclared_link(checked: CheckedClass, name: str, value: Any) -> Iterator[Problem]:
+    """Yields the problem of a link at an input that one of ComfyUI's own classes does not declare. ComfyUI
+    hands it on without validation, and most classes fail then. Rows of inputs are left out if the instance
+    does not tell their names."""
+    row, dot, _ = name.partition(".")
+    is_told = not dot or row in checked.inputs or any(each.startswith(row + dot) for each in checked.inputs)
+    if checked.is_own and is_link(value) and is_told:
+        message = f'input "{shown(name)}" is linked, but the class has no such input: the node may fail'
+        yield Problem(code="input_unknown", message=message, is_certain=False, input_name=name)
 
 
 def _missing(checked: CheckedClass, name: str) -> Iterator[Problem]:

@@ -8,8 +8,8 @@ ComfyUI would certainly refuse the graph; if only ComfyUI can decide, it is a wa
 The preflight trusts the node definitions. A model can be added to an instance after they were fetched, so
 fetch them again before refusing a run.
 
-Codes are those of the newest ComfyUI; our own are `input_file_missing`, `input_file_unused`, `link_expected`
-and `node_not_needed`.
+Codes are those of the newest ComfyUI; our own are `input_file_missing`, `input_file_unused`, `input_unknown`,
+`link_expected` and `node_not_needed`.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
