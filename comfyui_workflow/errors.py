@@ -23,7 +23,8 @@ WorkflowError
 ├── ConfigurationError      the server cannot start with these settings
 ├── StoreError              transient: the local disk does not accept a record
 ├── RecordDamaged           the record of a run is damaged, so the run cannot continue
-├── StorageError            an upload to external storage (a bucket) failed
+├── StorageError            a transfer from or to external storage (a bucket) failed
+│   └── StorageUnavailable  transient: the storage is not reachable, or reports a temporary error
 ├── Stopped                 the caller requested a stop while the operation waited; nothing failed
 │   └── DataTaken           another server works on the same data; this server writes nothing more, and stops
 ├── WebError                the web server of a URL refused, or sent an unusable response
@@ -162,6 +163,11 @@ class RecordDamaged(WorkflowError):
 
 class StorageError(WorkflowError):
     code = "storage"
+
+
+class StorageUnavailable(StorageError):
+    code = "storage_unavailable"
+    is_transient = True
 
 
 class Stopped(WorkflowError):
