@@ -67,7 +67,8 @@ class RequestSecrets:
 
     def auth_for(self, url: str) -> Auth | None:
         """Returns the first credential whose pattern matches the URL."""
-        found = (each.auth for each in self.credentials if _glob(each.url_pattern).matches(url))
+        whole = self.complete(url)
+        found = (each.auth for each in self.credentials if read_glob(each.url_pattern).matches(whole))
         return next(found, None)
 
     def complete(self, url: str) -> str:
@@ -217,7 +218,7 @@ _READERS = {"bearer": _bearer, "basic": _basic, "header": _header, "query": _que
 
 
 @dataclass(frozen=True)
-class _Glob:
+class Glob:
     """A glob as an automaton: bit i of a state is set if the first i tokens may have matched. Its time grows
     with the length of the URL only, whatever the pattern is."""
 
@@ -239,7 +240,7 @@ class _Glob:
 
 
 @lru_cache(maxsize=256)
-def _glob(pattern: str) -> _Glob:
+def read_glob(pattern: str) -> Glob:
     tokens = re.findall(r"\*+|.", pattern, re.DOTALL)
     letters: dict[str, int] = {}
     bits = {"?": 0, "*": 0, "**": 0}
@@ -250,7 +251,7 @@ def _glob(pattern: str) -> _Glob:
             bits["?"] |= 1 << number
         else:
             letters[token] = letters.get(token, 0) | 1 << number
-    return _Glob(letters, bits["?"], bits["*"], bits["**"], len(tokens))
+    return Glob(letters, bits["?"], bits["*"], bits["**"], len(tokens))
 
 
 _secrets = TypeAdapter(RequestSecrets)

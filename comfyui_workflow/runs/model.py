@@ -14,7 +14,12 @@ from comfyui_workflow.runs.status import Phase as Phase
 from comfyui_workflow.runs.status import RunStatus as RunStatus
 from comfyui_workflow.runs.status import is_run_id as is_run_id
 from comfyui_workflow.runs.target import InstanceId, Target, address_of
-from comfyui_workflow.runs.upload_target import InputDownload, UploadTarget
+from comfyui_workflow.runs.upload_target import (
+    INPUT_NOT_DOWNLOADED,
+    UPLOAD_FAILED,
+    InputDownload,
+    UploadTarget,
+)
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import GraphRequest
 
@@ -341,6 +346,11 @@ class Run:
 
     def node_type(self, node_id: str | None) -> str | None:
         return next((node.node_type for node in self.nodes if node.node_id == node_id), None)
+
+
+def needs_url_secrets(run: Run) -> bool:
+    """True while a step of the run, or of its retry, uses credentials for URLs."""
+    return not run.is_finished or run.error_code in (UPLOAD_FAILED, INPUT_NOT_DOWNLOADED)
 
 
 def seconds_here(gpu_s: float, stays: tuple[Stay, ...]) -> float:

@@ -7,18 +7,20 @@ that is present. A target can also be a URL: `s3://bucket/prefix`. A target has 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.errors import InputNotDownloaded, InvalidRequest, UploadFailed
 from comfyui_workflow.runs.credentials import without_secrets
 
 AZURE_SUFFIX = ".blob.core.windows.net"
 HUGGING_FACE = "https://huggingface.co"
-UPLOAD_FAILED = "upload_failed"
+UPLOAD_FAILED = UploadFailed.code
 """Error code of a run whose outputs are on this machine, but could not be uploaded."""
+INPUT_NOT_DOWNLOADED = InputNotDownloaded.code
+"""Error code of a run that was not submitted, because an input could not be downloaded from its URL."""
 LONGEST_PREFIX = 900
 """Bytes. A key of S3 has at most 1024."""
 
@@ -85,21 +87,21 @@ class InputDownload:
 class ReadUpload:
     """A parsed target, and the complete URLs by their shown forms."""
 
-    target: UploadTarget
-    urls: Mapping[str, str]
+    target: UploadTarget | None = None
+    urls: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def read_upload(given: object, *, by_run: bool = True) -> ReadUpload | None:
-    """Parses the target in an object with one of the four fields, or in a URL. None if there is none. Other
-    fields of the object are not looked at. Raises: InvalidRequest."""
+def read_upload(given: object, *, by_run: bool = True) -> ReadUpload:
+    """Parses the target in an object with one of the four fields, or in a URL. Other fields of the object are
+    not looked at: it may be a whole request. Raises: InvalidRequest."""
     if given is None:
-        return None
+        return ReadUpload()
     if isinstance(given, str):
         return _read_url(given, by_run=by_run)
     if not isinstance(given, dict):
         raise InvalidRequest(f"upload must be a URL, or an object with one of {', '.join(UploadKind)}")
     kind = next((each for each in UploadKind if given.get(each) is not None), None)
-    return None if kind is None else _read_field(kind, given[kind], by_run=by_run)
+    return ReadUpload() if kind is None else _read_field(kind, given[kind], by_run=by_run)
 
 
 def is_storage_url(text: str) -> bool:
@@ -186,7 +188,7 @@ def _read_url(url: str, *, by_run: bool) -> ReadUpload:
             revision=revision,
             by_run=by_run,
         )
-        return ReadUpload(target=target, urls={})
+        return ReadUpload(target=target)
     if (parts.hostname or "").endswith(AZURE_SUFFIX) and not parts.query:
         container, _, prefix = path.partition("/")
         return _plain(UploadKind.AZURE, _name(container, "container"), prefix, by_run)
@@ -195,7 +197,7 @@ def _read_url(url: str, *, by_run: bool) -> ReadUpload:
 
 def _plain(kind: UploadKind, place: str, prefix: str, by_run: bool) -> ReadUpload:
     target = UploadTarget(kind=kind, place=place, prefix=_prefix(prefix, "upload"), by_run=by_run)
-    return ReadUpload(target=target, urls={})
+    return ReadUpload(target=target)
 
 
 def _split(url: str) -> Any:
@@ -229,7 +231,7 @@ def _read_field(kind: UploadKind, given: object, *, by_run: bool) -> ReadUpload:
         is_async=_flag(given, kind),
         by_run=by_run,
     )
-    return ReadUpload(target=target, urls={})
+    return ReadUpload(target=target)
 
 
 _FIELDS = {
@@ -238,6 +240,17 @@ _FIELDS = {
     UploadKind.AZURE: ("container", "blob_prefix"),
 }
 """The fields for the place and for the prefix."""
+
+
+def upload_field(target: UploadTarget) -> dict[str, Any]:
+    """Returns the field of a request that names this target."""
+    others: dict[str, Any] = {} if target.is_async is None else {"async": target.is_async}
+    if target.kind is UploadKind.HTTP:
+        return {target.kind.value: {"url_prefix": target.place, **others}}
+    if target.kind is UploadKind.HUGGING_FACE:
+        others |= {"repo_type": target.repo_type, "revision": target.revision}
+    place_field, prefix_field = _FIELDS[target.kind]
+    return {target.kind.value: {place_field: target.place, prefix_field: target.prefix, **others}}
 
 
 def _http(given: Mapping[str, Any], *, by_run: bool, where: str) -> ReadUpload:

@@ -29,6 +29,18 @@ class SignedUrl:
     """The settings of this server name its address: it may be a private one."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class S3Account:
+    """Access to a service with the S3 API. Parts that are None come from the environment, as boto3 reads
+    it."""
+
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    endpoint_url: str | None = None
+    region: str | None = None
+
+
 class Source(Protocol):
     """A kind of storage that files are downloaded from. Every kind signs a URL; the download is the same."""
 
