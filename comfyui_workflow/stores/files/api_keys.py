@@ -1,4 +1,4 @@
-"""Secrets of runs: Comfy.org API keys, and credentials for URLs. Each is in a file of its own, an API key until
+"""Secrets of runs: API keys of Comfy.org, and credentials for URLs. Each is in its own file: an API key until
 ComfyUI has accepted the prompt or the run has ended, credentials until no step needs them. A secret is never
 in a record, and is not kept in memory meanwhile.
 
