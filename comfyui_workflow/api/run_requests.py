@@ -20,18 +20,13 @@ from comfyui_workflow.api.request import (
 )
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.instances.model import Instance
+from comfyui_workflow.parsing.storage_urls import is_storage_url
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, expand_rows
 from comfyui_workflow.runs.credentials import RequestSecrets, read_credentials, secret_urls, without_secrets
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import Address, InstanceId, Target, read_address, read_any, tag_of
-from comfyui_workflow.runs.upload_target import (
-    InputDownload,
-    ReadUpload,
-    UploadKind,
-    is_storage_url,
-    read_upload,
-)
+from comfyui_workflow.runs.upload_target import InputDownload, ReadUpload, UploadKind, read_upload
 from comfyui_workflow.scheduling.capacity import InstanceStates, Registry
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.path_policy import PathPolicy

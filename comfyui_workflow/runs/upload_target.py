@@ -104,11 +104,6 @@ def read_upload(given: object, *, by_run: bool = True) -> ReadUpload:
     return ReadUpload() if kind is None else _read_field(kind, given[kind], by_run=by_run)
 
 
-def is_storage_url(text: str) -> bool:
-    """True for a text that names a file in a storage or on a web server, and no local file."""
-    return re.match(r"(?i)(https?|s3|hf)://", text) is not None
-
-
 def check_storage_url(url: str) -> str:
     """Returns the URL. Raises: InvalidRequest if it names no file."""
     if len(url) > 8192 or not url.isprintable() or " " in url:
