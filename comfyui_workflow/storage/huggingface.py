@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comfyui_workflow.errors import StorageError
+from comfyui_workflow.errors import StorageError, StorageUnavailable
 from comfyui_workflow.runs.credentials import RequestSecrets
 from comfyui_workflow.runs.upload_target import HUGGING_FACE, UploadTarget, hugging_face_url
 from comfyui_workflow.storage.base import Report, SignedUrl, no_report
@@ -103,8 +103,10 @@ def _telling(url: str) -> Iterator[None]:
     except errors.HTTPError as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         raise storage_error(f"{url}: {_reason(error, status)}", status) from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except ValueError as error:
         raise StorageError(f"{url}: {str(error)[:300]}") from error
+    except (OSError, RuntimeError) as error:  # its native code raises these for all errors of the network
+        raise StorageUnavailable(f"{url}: {str(error)[:300]}") from error
 
 
 def _reason(error: Exception, status: int | None) -> str:
