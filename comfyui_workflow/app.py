@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 from flask import Flask
-from pydantic import SecretStr
 
 from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.api import auth, health
@@ -67,7 +66,7 @@ from comfyui_workflow.services.validation import ValidationService
 from comfyui_workflow.sessions.leases import lease_comfyui
 from comfyui_workflow.sessions.port_search import WantedPort
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, client_id, server_id
-from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.settings import Settings, load_settings, secret_of
 from comfyui_workflow.ssh.client_config import resolve
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
@@ -697,29 +696,26 @@ def dispatch_options(settings: Settings) -> DispatchOptions:
 
 
 def storage_settings(settings: Settings) -> StorageSettings:
-    def secret(given: SecretStr | None) -> str | None:
-        return given.get_secret_value() if given else None
-
-    name, value = settings.http_auth_header_name, secret(settings.http_auth_header_value)
+    name, value = settings.http_auth_header_name, secret_of(settings.http_auth_header_value)
     header = (
         HttpHeader(name=name, value=value, url_pattern=settings.http_auth_urls) if name and value else None
     )
     return StorageSettings(
         s3=S3Account(
             access_key_id=settings.aws_access_key_id,
-            secret_access_key=secret(settings.aws_secret_access_key),
-            session_token=secret(settings.aws_session_token),
+            secret_access_key=secret_of(settings.aws_secret_access_key),
+            session_token=secret_of(settings.aws_session_token),
             endpoint_url=settings.aws_endpoint_url,
             region=settings.aws_region,
         ),
         azure=AzureAccount(
-            connection_string=secret(settings.azure_storage_connection_string),
+            connection_string=secret_of(settings.azure_storage_connection_string),
             account=settings.azure_storage_account,
-            key=secret(settings.azure_storage_key),
-            sas_token=secret(settings.azure_storage_sas_token),
+            key=secret_of(settings.azure_storage_key),
+            sas_token=secret_of(settings.azure_storage_sas_token),
         ),
         hugging_face=HuggingFaceAccount(
-            token=secret(settings.hf_token), endpoint=settings.hf_endpoint.rstrip("/")
+            token=secret_of(settings.hf_token), endpoint=settings.hf_endpoint.rstrip("/")
         ),
         http_header=header,
     )

@@ -574,6 +574,10 @@ class Settings(BaseSettings):
         return self.is_private_use if self.local_instances is None else self.local_instances
 
 
+def secret_of(given: SecretStr | None) -> str | None:
+    return given.get_secret_value() if given else None
+
+
 def load_settings(**overrides: object) -> Settings:
     """Loads the settings from the environment. `overrides` have precedence.
 

@@ -43,9 +43,13 @@ def running_hub() -> Iterator[Hub]:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             if self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 return self.send_json(401, {"error": "Invalid user token."})
-            api = re.fullmatch(r"/api/(models|datasets)/([\w.-]+/[\w.-]+)/(preupload|commit)/(\w+)", self.path)
+            api = re.fullmatch(
+                r"/api/(models|datasets)/([\w.-]+/[\w.-]+)/(preupload|commit)/(\w+)", self.path
+            )
             if api is not None and f"{api[1]}/{api[2]}" not in hub.repos:
-                return self.send_json(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+                return self.send_json(
+                    404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}
+                )
             if api is not None and api[3] == "preupload":
                 return self.preupload(json.loads(body))
             if api is not None:
@@ -92,10 +96,14 @@ def running_hub() -> Iterator[Hub]:
                     assert hashlib.sha256(content).hexdigest() == value["oid"]
                     files[value["path"]] = content
             url = f"{hub.url}/{repo.removeprefix('models/')}/commit/{'0' * 40}"
-            return self.send_json(200, {"success": True, "commitOid": "0" * 40, "commitUrl": url, "hookOutput": ""})
+            return self.send_json(
+                200, {"success": True, "commitOid": "0" * 40, "commitUrl": url, "hookOutput": ""}
+            )
 
         def send_json(self, status: int, answer: object, headers: dict[str, str] | None = None) -> None:
-            self.send(status, json.dumps(answer).encode(), {"Content-Type": "application/json", **(headers or {})})
+            self.send(
+                status, json.dumps(answer).encode(), {"Content-Type": "application/json", **(headers or {})}
+            )
 
         def send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)

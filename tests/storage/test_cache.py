@@ -3,7 +3,7 @@
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from comfyui_workflow.errors import Stopped, StorageError, StorageUnavailable, S
 from comfyui_workflow.runs.credentials import NO_SECRETS, Auth, Credential, RequestSecrets
 from comfyui_workflow.safe_http.addresses import Endpoint, resolve_name
 from comfyui_workflow.safe_http.client import GuardedClient
-from comfyui_workflow.storage.base import no_report
 from comfyui_workflow.storage.cache import DownloadCache
 from comfyui_workflow.storage.http import HttpHeader
 from comfyui_workflow.storage.registry import StorageRegistry, StorageSettings
@@ -67,7 +66,9 @@ def test_fifty_requests_for_one_url_are_one_download(
     assert max(seen) == len(BIG)
 
 
-def test_a_cut_download_is_resumed_at_its_end(cache: DownloadCache, files: FileServer, tmp_path: Path) -> None:
+def test_a_cut_download_is_resumed_at_its_end(
+    cache: DownloadCache, files: FileServer, tmp_path: Path
+) -> None:
     files.faults = ["cut 2000000", "cut 1000000"]
     url = f"{files.url}/big.bin"
     for _ in range(2):
@@ -217,7 +218,7 @@ def test_a_full_disk_first_costs_the_cache_its_files(
     real, is_full = os.write, [True]
 
     def write(file: int, data: bytes) -> int:
-        if is_full[0] and len([*(tmp_path / "cache").glob("[!.]*")]):
+        if is_full[0] and [*(tmp_path / "cache").glob("[!.]*")]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(file, data)
 
@@ -266,4 +267,8 @@ def test_private_addresses_are_refused_at_each_step(files: FileServer, tmp_path:
     redirecting = GuardedClient(may_reach_private=False, resolve=resolve, is_public=lambda _: next(calls))
     files.redirects["/old.bin"] = "http://metadata.example/latest"
     with pytest.raises(UrlRefused, match="not public"):
-        get(cache_in(tmp_path / "c2", client=redirecting), f"http://public.example:{port}/old.bin", tmp_path / "a")
+        get(
+            cache_in(tmp_path / "c2", client=redirecting),
+            f"http://public.example:{port}/old.bin",
+            tmp_path / "a",
+        )

@@ -78,7 +78,7 @@ def test_without_the_library_the_error_says_what_to_install(
     real = builtins.__import__
 
     def absent(name: str, *rest: Any) -> Any:
-        if name.split(".")[0] == "huggingface_hub":
+        if name.split(".", maxsplit=1)[0] == "huggingface_hub":
             raise ImportError(name)
         return real(name, *rest)
 
