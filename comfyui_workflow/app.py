@@ -6,6 +6,7 @@ recovers and starts them. `python app.py` serves; `create_app(settings)` returns
 another WSGI server.
 """
 
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from flask import Flask
 
@@ -25,9 +27,10 @@ from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.limits import MB, InstanceLimits, KnownBreaches, LimitBreaches
 from comfyui_workflow.comfyui.queue import PromptMark
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.delivery.output_uploads import OutputUploader
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
-from comfyui_workflow.errors import ConfigurationError, StoreError, WorkflowError
+from comfyui_workflow.errors import ConfigurationError, StorageError, StoreError, WorkflowError
 from comfyui_workflow.execution.late_copies import LateCopyWatcher
 from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.execution.prompt_marks import PromptMarkCheck
@@ -47,6 +50,7 @@ from comfyui_workflow.lifecycle import Component, Lifecycle, Notifier
 from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.proxy.used_ports import UsedPorts
+from comfyui_workflow.runs.credentials import NO_SECRETS
 from comfyui_workflow.runs.model import needs_url_secrets
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
@@ -333,6 +337,7 @@ def create_parts(
             store=jobs,
             outbox=outbox,
             web=base.web,
+            downloads=base.downloads,
             sessions=base.sessions,
         ),
         outbox=outbox,
@@ -467,6 +472,7 @@ def create_jobs(
     store: JobStore,
     outbox: Outbox,
     web: GuardedClient,
+    downloads: DownloadCache,
     sessions: Pool[InstanceKey, ComfyUISession],
 ) -> JobService:
     return JobService(
@@ -477,10 +483,26 @@ def create_jobs(
         presenters=PRESENTERS,
         check_url=web.check,
         send=web.exchange,
-        fetch=lambda url, file: web.download(url, file, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S),
+        fetch=partial(fetch_image, web, downloads),
+        check_image_url=downloads.check,
         bucket=settings.bucket,
         refresh=refresher(sessions) if settings.refresh_worker else None,
     )
+
+
+def fetch_image(web: GuardedClient, downloads: DownloadCache, url: str, file: IO[bytes]) -> None:
+    """Downloads an image of a job. Raises: UrlRefused, WebError, StorageError, StoreError."""
+    if url.lower().startswith("http"):
+        web.download(url, file, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S)
+        return
+    path = downloads.fetch(url, NO_SECRETS, stop=CancelToken(), report=check_image_size)
+    with path.open("rb") as found:
+        shutil.copyfileobj(found, file)
+
+
+def check_image_size(done_bytes: int, total_bytes: int) -> None:
+    if max(done_bytes, total_bytes) > LARGEST_IMAGE_BYTES:
+        raise StorageError(f"The image is larger than {LARGEST_IMAGE_BYTES // MB} MB")
 
 
 def check_server_id_and_host_keys(known_hosts: KnownHosts, damage: DamageReport) -> None:

@@ -152,6 +152,7 @@ def parts_of(
             store=job_store,
             outbox=outbox,
             web=web,
+            downloads=cache,
             sessions=sessions,
         ),
         outbox=outbox,

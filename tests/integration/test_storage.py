@@ -1,22 +1,38 @@
 """Inputs from URLs and outputs to storage, through a server that is a process of its own, over SSH."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
 from PIL import Image
 
+from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.delivery.output_uploads import OutputUploader
+from comfyui_workflow.execution.live_progress import Direction, LiveRun
+from comfyui_workflow.runs.credentials import NO_SECRETS
+from comfyui_workflow.runs.events import Event
+from comfyui_workflow.runs.model import OutputFile
+from comfyui_workflow.runs.upload_target import UploadKind, UploadTarget
+from comfyui_workflow.safe_http.client import GuardedClient
+from comfyui_workflow.storage.registry import StorageRegistry, StorageSettings
+from tests.delivery.test_output_uploads import run_with
 from tests.integration.graphs import failing, loaded, painted
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import Json, ServerProcess
 from tests.storage.file_server import Asked, FileServer, serving_files
 from tests.storage.s3_server import content_of, keys_in, make_bucket, running_s3
 
+ANYWHERE = GuardedClient(may_reach_private=True)
 SECRET = "hush-hush-1234"
 
 
@@ -51,6 +67,10 @@ def s3_settings(url: str) -> dict[str, object]:
 def open_server(make_server: Callable[..., ServerProcess], s3_url: str) -> ServerProcess:
     """May reach the servers of the test."""
     return make_server(private_urls="true", **s3_settings(s3_url))
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=100)
 
 
 def color_of(done: Json) -> object:
@@ -313,3 +333,85 @@ def test_outputs_of_a_failed_prompt_are_not_uploaded(
     )
     assert open_server.until_finished(run)["error_code"] == "prompt_failed"
     assert not any(each.method == "PUT" for each in files.asked)
+
+
+def test_a_job_takes_images_from_a_bucket(
+    open_server: ServerProcess, sandbox: SandboxProcess, s3_url: str
+) -> None:
+    make_bucket(s3_url, "job-images")
+    requests.put(f"{s3_url}/job-images/in/blue.png", data=picture((0, 0, 255)), timeout=10)
+    images = [{"name": "blue.png", "image": "s3://job-images/in/blue.png"}]
+    base = f"{open_server.url.removesuffix('/comfyui/workflow')}/v2/{quote(sandbox.ssh_string, safe='')}"
+    job = requests.post(
+        f"{base}/run", json={"input": {"workflow": loaded("blue.png"), "images": images}}, timeout=30
+    ).json()
+    assert color_of(open_server.until_finished(job["id"])) == (255, 255, 0)
+    refused = requests.post(
+        f"{base}/run",
+        json={"input": {"workflow": loaded("x.png"), "images": [{"name": "x.png", "image": "s3://none"}]}},
+        timeout=30,
+    ).json()
+    status = requests.get(f"{base}/status/{refused['id']}", timeout=30)
+    assert "names no file" in refused.get("error", "") + status.text
+
+
+def test_the_later_upload_to_one_url_wins(tmp_path: Path, files: FileServer) -> None:
+    target = UploadTarget(kind=UploadKind.HTTP, place=files.url, by_run=False)
+    uploader, began = OutputUploader(StorageRegistry(StorageSettings(), ANYWHERE)), threading.Event()
+    go_on = threading.Event()
+
+    def hold(asked: Asked) -> None:
+        if not began.is_set():
+            began.set()
+            go_on.wait(30)
+
+    files.on_request = hold
+    outcomes: dict[str, list[Event]] = {"one": [], "two": []}
+
+    def upload(name: str, content: bytes) -> None:
+        path = tmp_path / f"{name}.png"
+        path.write_bytes(content)
+        run = run_with(OutputFile(filename="a.png", local_path=str(path)))
+        request = replace(run.request, upload=target)
+        uploader.upload(
+            replace(run, run_id=name, request=request, are_outputs_known=True),
+            NO_SECRETS,
+            open_transfer=lambda filename, stop: LiveRun().transfer(Direction.UPLOAD, filename, stop),
+            record=outcomes[name].append,
+            stop=CancelToken(),
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(upload, "one", bytes(20_000_000))
+        assert began.wait(30)
+        pool.submit(upload, "two", b"2").result(30)
+        go_on.set()
+        one.result(30)
+    assert files.files["/a.png"] == b"2"
+    assert any("A later run has uploaded" in str(event) for event in outcomes["one"])
+    assert not any("later run" in str(event) for event in outcomes["two"])
+
+
+def test_the_command_takes_urls(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
+) -> None:
+    files.files["/flow.json"] = json.dumps(loaded("photo.png", prefix="cli")).encode()
+    done = run_python(
+        "-m",
+        "comfyui_workflow",
+        "run",
+        f"{files.url}/flow.json",
+        "--ssh",
+        sandbox.ssh_string,
+        "--input",
+        f"{files.url}/dir/photo.png",
+        "--upload",
+        f"{files.url}/put",
+        "--output-dir",
+        str(open_server.output_dir),
+        "--server",
+        open_server.url.removesuffix("/comfyui/workflow"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"Uploaded to {files.url}/put/" in done.stderr
+    assert sum(path.startswith("/put/") for path in files.files) == 1
