@@ -10,7 +10,6 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 import requests
@@ -27,6 +26,7 @@ from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.storage.registry import StorageRegistry, StorageSettings
 from tests.delivery.test_output_uploads import run_with
 from tests.integration.graphs import failing, loaded, painted
+from tests.integration.test_jobs import Client
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import Json, ServerProcess
 from tests.storage.file_server import Asked, FileServer, serving_files
@@ -70,7 +70,8 @@ def open_server(make_server: Callable[..., ServerProcess], s3_url: str) -> Serve
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=100)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 def color_of(done: Json) -> object:
@@ -336,23 +337,19 @@ def test_outputs_of_a_failed_prompt_are_not_uploaded(
 
 
 def test_a_job_takes_images_from_a_bucket(
-    open_server: ServerProcess, sandbox: SandboxProcess, s3_url: str
+    make_server: Callable[..., ServerProcess], sandbox: SandboxProcess, s3_url: str
 ) -> None:
     make_bucket(s3_url, "job-images")
     requests.put(f"{s3_url}/job-images/in/blue.png", data=picture((0, 0, 255)), timeout=10)
-    images = [{"name": "blue.png", "image": "s3://job-images/in/blue.png"}]
-    base = f"{open_server.url.removesuffix('/comfyui/workflow')}/v2/{quote(sandbox.ssh_string, safe='')}"
-    job = requests.post(
-        f"{base}/run", json={"input": {"workflow": loaded("blue.png"), "images": images}}, timeout=30
-    ).json()
-    assert color_of(open_server.until_finished(job["id"])) == (255, 255, 0)
-    refused = requests.post(
-        f"{base}/run",
-        json={"input": {"workflow": loaded("x.png"), "images": [{"name": "x.png", "image": "s3://none"}]}},
-        timeout=30,
-    ).json()
-    status = requests.get(f"{base}/status/{refused['id']}", timeout=30)
-    assert "names no file" in refused.get("error", "") + status.text
+    server = make_server(default_endpoint=sandbox.ssh_string, **s3_settings(s3_url))
+    client = Client(server)
+    images = ({"name": "blue.png", "image": "s3://job-images/in/blue.png"},)
+    job = client.order(loaded("blue.png", prefix="job"), images=images)
+    assert color_of(server.until_finished(job["id"])) == (255, 255, 0)
+    gone = client.order(loaded("x.png"), images=({"name": "x.png", "image": "s3://job-images/gone.png"},))
+    failed = server.until_finished(gone["id"])
+    assert (failed["error_code"], failed["submissions"]) == ("image_not_fetched", 0)
+    assert "there is no such file" in failed["error_message"]
 
 
 def test_the_later_upload_to_one_url_wins(tmp_path: Path, files: FileServer) -> None:
