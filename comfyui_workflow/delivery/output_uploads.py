@@ -25,6 +25,8 @@ from comfyui_workflow.storage.registry import StorageRegistry
 
 AT_ONCE = 4
 """Number of concurrent uploads of a run. Each upload to Hugging Face is a commit: one after the other."""
+ABANDONED_AFTER_S = 30.0
+"""Maximum wait for an earlier upload that was stopped: its server may not answer any more."""
 SUPERSEDED = "A later run has uploaded to the same URL ({}): its file is there"
 OpenTransfer = Callable[[str, CancelToken], AbstractContextManager[Report]]
 """`open_transfer(filename, stop)`: context manager around one upload; it yields the progress callback."""
@@ -133,7 +135,9 @@ class LatestUploads:
     """Decides between runs that upload to one URL: the one that began last wins. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._active: set[str] = set()
+        """URLs to which an upload goes on."""
         self._winners: dict[str, str] = {}
         """The run that began last, by URL."""
         self._claims: dict[tuple[str, str], CancelToken] = {}
@@ -141,10 +145,11 @@ class LatestUploads:
 
     @contextmanager
     def claim(self, url: str, run_id: str, stop: CancelToken) -> Iterator[CancelToken]:
-        """Yields a token that is cancelled with `stop`, and when a later run claims the URL. Raises:
-        Superseded if one has done so already."""
+        """Yields a token that is cancelled with `stop`, and when a later run claims the URL. Waits until an
+        earlier upload has ended, so that its last bytes do not arrive after ours. Raises: Superseded if a
+        later run has claimed it already; Stopped."""
         own = CancelToken(stop)
-        with self._lock:
+        with self._changed:
             is_new = (url, run_id) not in self._claims
             is_superseded = not is_new and self._winners.get(url) != run_id
             before = self._claims.get((url, self._winners.get(url, ""))) if is_new else None
@@ -155,10 +160,19 @@ class LatestUploads:
             before.cancel(Superseded("a later run uploads to the same URL"))
         if is_superseded:
             raise Superseded("a later run has uploaded to the same URL")
-        yield own
+        with own.notifying(self._changed), self._changed:
+            self._changed.wait_for(lambda: url not in self._active or own.is_set, ABANDONED_AFTER_S)
+            own.check()
+            self._active.add(url)
+        try:
+            yield own
+        finally:
+            with self._changed:
+                self._active.discard(url)
+                self._changed.notify_all()
 
     def forget(self, run_id: str) -> None:
-        with self._lock:
+        with self._changed:
             for url, claimed_by in [each for each in self._claims if each[1] == run_id]:
                 del self._claims[url, claimed_by]
                 if self._winners.get(url) == run_id:

@@ -1,5 +1,6 @@
 """Uploads of one run beside those of others: keys that differ, and the later upload to one URL."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -39,14 +40,22 @@ def test_each_output_has_its_own_key() -> None:
     assert list(keys_of(run, target).values()) == ["p/run/video/a.png", "p/run/a.png", "p/run/a-2.png"]
 
 
+def claimed(latest: LatestUploads, run_id: str, stop: CancelToken) -> None:
+    with latest.claim("u", run_id, stop) as own:
+        own.check()
+
+
 def test_the_later_upload_stops_the_earlier_one_and_its_retries() -> None:
     latest, stop = LatestUploads(), CancelToken()
-    with latest.claim("u", "first", stop) as first:
-        first.check()
-        with latest.claim("u", "second", stop) as second:
+    with ThreadPoolExecutor(1) as pool:
+        with latest.claim("u", "first", stop) as first:
+            first.check()
+            second = pool.submit(claimed, latest, "second", stop)
+            assert first.wait(30)
             with pytest.raises(Superseded):
                 first.check()
-            second.check()
+            assert not second.done()
+        second.result(30)
     with latest.claim("u", "second", stop) as again:
         again.check()
     latest.forget("second")

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -381,9 +382,13 @@ def test_the_later_upload_to_one_url_wins(tmp_path: Path, files: FileServer) -> 
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(upload, "one", bytes(20_000_000))
         assert began.wait(30)
-        pool.submit(upload, "two", b"2").result(30)
+        two = pool.submit(upload, "two", b"2")
+        deadline = time.monotonic() + 30
+        while "two" not in uploader._latest._winners.values():
+            assert time.monotonic() < deadline
         go_on.set()
         one.result(30)
+        two.result(30)
     assert files.files["/a.png"] == b"2"
     assert any("A later run has uploaded" in str(event) for event in outcomes["one"])
     assert not any("later run" in str(event) for event in outcomes["two"])

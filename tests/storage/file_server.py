@@ -63,6 +63,8 @@ def serving_files(**fields: object) -> Iterator[FileServer]:
         def do_PUT(self) -> None:
             asked = self.note()
             content = self.rfile.read(int(self.headers["Content-Length"]))
+            if len(content) < int(self.headers["Content-Length"]):
+                return  # the client has left
             fault = self.fault()
             if any(self.headers.get(name) != value for name, value in state.wants.items()):
                 self.answer(401)
