@@ -31,6 +31,7 @@ from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.delivery.output_uploads import OutputUploader
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
 from comfyui_workflow.errors import ConfigurationError, StorageError, StoreError, WorkflowError
+from comfyui_workflow.execution.input_prefetch import InputPrefetcher
 from comfyui_workflow.execution.late_copies import LateCopyWatcher
 from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.execution.prompt_marks import PromptMarkCheck
@@ -219,8 +220,10 @@ def create_server(settings: Settings) -> Server:
     base, fleet_changes, live_view = create_base(settings), Notifier(), LiveProgress()
     instances = create_instances(base, fleet_changes)
     copies = LateCopyWatcher(base.sessions, base.journal, settings.late_copies_s)
-    executor = create_executor(base, instances, copies, live_view)
-    fleet_changes.listen(executor.wake)
+    steps = create_storage_steps(base)
+    dispatcher = create_dispatcher(base, instances, copies, live_view, steps)
+    executor = InputPrefetcher(dispatcher, base.journal, steps, live_view)
+    fleet_changes.listen(dispatcher.wake)
     base.store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
     batches, jobs = FileBatchStore(base.file("batches")), FileJobStore(base.file("jobs"))
     parts = create_parts(
@@ -288,8 +291,18 @@ def create_base(settings: Settings) -> Foundation:
     )
 
 
-def create_executor(
-    base: Foundation, instances: InstanceServices, copies: LateCopyWatcher, live_view: LiveProgress
+def create_storage_steps(base: Foundation) -> StorageSteps:
+    uploader = OutputUploader(base.storages)
+    base.journal.listen(uploader.forget)
+    return StorageSteps(getter=base.downloads, uploader=uploader, secrets=base.journal.url_secrets)
+
+
+def create_dispatcher(
+    base: Foundation,
+    instances: InstanceServices,
+    copies: LateCopyWatcher,
+    live_view: LiveProgress,
+    storage: StorageSteps,
 ) -> Dispatcher:
     settings, ownership = base.settings, base.store.ownership
     sender = SubmissionContext(
@@ -302,9 +315,6 @@ def create_executor(
         in_doubt_s=settings.in_doubt_s,
         preview_method=settings.preview_method,
     )
-    uploader = OutputUploader(base.storages)
-    base.journal.listen(uploader.forget)
-    storage = StorageSteps(getter=base.downloads, uploader=uploader, secrets=base.journal.url_secrets)
     runner = Runner(base.journal, base.sessions, runner_options(settings), live_view, sender, storage=storage)
     return Dispatcher(
         journal=base.journal,

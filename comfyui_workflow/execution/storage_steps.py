@@ -28,13 +28,17 @@ class StorageSteps:
     secrets: Callable[[str], RequestSecrets]
     """Returns the credentials of a run, by its id."""
 
+    def needs_inputs(self, run: Run) -> bool:
+        """True if inputs that are given by URL are not here, and the prompt was not submitted yet."""
+        return bool(_missing(run))
+
     def download_inputs(
         self, run: Run, live: LiveRun, record: Callable[[Event], object], stop: CancelToken
     ) -> None:
         """Downloads the inputs that are given by URL and not here yet. Nothing to do after the prompt was
         submitted. Raises: InputNotDownloaded, StoreError, Stopped."""
-        missing = [each for each in run.request.downloads if not Path(each.path).exists()]
-        if not missing or run.prompt_id is not None or run.are_outputs_known:
+        missing = _missing(run)
+        if not missing:
             return
         secrets = self.secrets(run.run_id)
         downloads = ParallelMap(DOWNLOADS_AT_ONCE, stop)
@@ -66,3 +70,9 @@ class StorageSteps:
 
         secrets = self.secrets(run.run_id)
         self.uploader.upload(run, secrets, open_transfer=open_transfer, record=record, stop=stop)
+
+
+def _missing(run: Run) -> list[InputDownload]:
+    if run.is_finished or run.prompt_id is not None or run.are_outputs_known:
+        return []
+    return [each for each in run.request.downloads if not Path(each.path).exists()]

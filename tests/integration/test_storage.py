@@ -417,3 +417,18 @@ def test_the_command_takes_urls(
     assert done.returncode == 0, done.stderr
     assert f"Uploaded to {files.url}/put/" in done.stderr
     assert sum(path.startswith("/put/") for path in files.files) == 1
+
+
+def test_a_run_that_downloads_does_not_keep_others_from_the_gpu(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
+) -> None:
+    go_on = threading.Event()
+    files.on_request = lambda _: go_on.wait(60)
+    image = f"{files.url}/dir/photo.png"
+    slow_one = open_server.execute(sandbox.ssh_string, loaded("photo.png"), input_images=[image])
+    others = [open_server.execute(sandbox.ssh_string, painted(prefix=f"o{number}")) for number in range(2)]
+    for run in others:
+        assert open_server.until_finished(run)["status"] == "completed"
+    assert "Downloading photo.png" in open_server.progress(slow_one)["message"]
+    go_on.set()
+    assert color_of(open_server.until_finished(slow_one)) == (0, 255, 255)
