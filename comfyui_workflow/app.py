@@ -6,6 +6,7 @@ recovers and starts them. `python app.py` serves; `create_app(settings)` returns
 another WSGI server.
 """
 
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from flask import Flask
 
@@ -26,12 +28,16 @@ from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.limits import MB, InstanceLimits, KnownBreaches, LimitBreaches
 from comfyui_workflow.comfyui.queue import PromptMark
+from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.delivery.output_uploads import OutputUploader
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
-from comfyui_workflow.errors import ConfigurationError, StoreError, WorkflowError
+from comfyui_workflow.errors import ConfigurationError, StorageError, StoreError, WorkflowError
+from comfyui_workflow.execution.input_prefetch import InputPrefetcher
 from comfyui_workflow.execution.late_copies import LateCopyWatcher
 from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.execution.prompt_marks import PromptMarkCheck
 from comfyui_workflow.execution.runner import Runner, RunnerOptions
+from comfyui_workflow.execution.storage_steps import StorageSteps
 from comfyui_workflow.execution.submit import SubmissionContext
 from comfyui_workflow.instances.entries import complete
 from comfyui_workflow.instances.machines import NamedMachines
@@ -46,6 +52,8 @@ from comfyui_workflow.lifecycle import Component, Lifecycle, Notifier
 from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.proxy.used_ports import UsedPorts
+from comfyui_workflow.runs.credentials import NO_SECRETS
+from comfyui_workflow.runs.model import needs_url_secrets
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Executor
@@ -53,6 +61,7 @@ from comfyui_workflow.scheduling.orphaned_prompts import is_given_up
 from comfyui_workflow.server import http
 from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.worker_refresh import refresher
@@ -63,11 +72,17 @@ from comfyui_workflow.services.validation import ValidationService
 from comfyui_workflow.sessions.leases import lease_comfyui
 from comfyui_workflow.sessions.port_search import WantedPort
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, client_id, server_id
-from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.settings import Settings, load_settings, secret_of
 from comfyui_workflow.ssh.client_config import resolve
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
+from comfyui_workflow.storage.azure import AzureAccount
+from comfyui_workflow.storage.base import S3Account
+from comfyui_workflow.storage.cache import GB, DownloadCache
+from comfyui_workflow.storage.http import HttpHeader
+from comfyui_workflow.storage.huggingface import HuggingFaceAccount
+from comfyui_workflow.storage.registry import StorageRegistry, StorageSettings
 from comfyui_workflow.stores.base import BatchStore, JobStore
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.api_keys import ApiKeys
@@ -103,6 +118,8 @@ OUTBOX_STOP_S = 0.5
 """Time for webhooks that are being sent. One that takes longer is sent again after the next start."""
 WARNING_SEEN_S = 60.0
 """An instance is monitored for this time after its idle warning."""
+SECRETS_KEPT_S = 7 * 86_400.0
+"""The credentials of a request are removed at the first start after this time, whatever became of its run."""
 STOP_TIMEOUT_S = 5.0
 """Time for the threads of runs. Short enough that the server stops within ten seconds after SIGTERM."""
 
@@ -177,6 +194,11 @@ class Foundation:
     logins: FileLoginStore
     machines: NamedMachines
     sessions: Pool[InstanceKey, ComfyUISession]
+    web: GuardedClient
+    """The client for all URLs of requests."""
+    url_secrets: ApiKeys
+    storages: StorageRegistry
+    downloads: DownloadCache
 
     def file(self, name: str) -> Path:
         return self.settings.data_dir / name
@@ -199,8 +221,10 @@ def create_server(settings: Settings) -> Server:
     base, fleet_changes, live_view = create_base(settings), Notifier(), LiveProgress()
     instances = create_instances(base, fleet_changes)
     copies = LateCopyWatcher(base.sessions, base.journal, settings.late_copies_s)
-    executor = create_executor(base, instances, copies, live_view)
-    fleet_changes.listen(executor.wake)
+    steps = create_storage_steps(base)
+    dispatcher = create_dispatcher(base, instances, copies, live_view, steps)
+    executor = InputPrefetcher(dispatcher, base.journal, steps, live_view)
+    fleet_changes.listen(dispatcher.wake)
     base.store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
     batches, jobs = FileBatchStore(base.file("batches")), FileJobStore(base.file("jobs"))
     parts = create_parts(
@@ -234,7 +258,10 @@ def create_base(settings: Settings) -> Foundation:
     damage = DamageReport()
     store = FileRunStore(settings.data_dir, settings.state_file, damage=damage)
     api_keys = ApiKeys(settings.data_dir / "secrets")
-    journal = RunJournal(store, api_keys=api_keys)
+    url_secrets = ApiKeys(settings.data_dir / "url_secrets", "The credentials of the run")
+    journal = RunJournal(store, api_keys=api_keys, url_secrets=url_secrets)
+    web = GuardedClient(may_reach_private=settings.may_reach_private_urls)
+    storages = StorageRegistry(storage_settings(settings), web)
     breaches, judge = KnownBreaches(), PromptMarkCheck(journal, store.ownership)
     logins = FileLoginStore(settings.data_dir / "logins")
     machines = NamedMachines(logins, lambda key: resolved_key(key, settings))
@@ -252,11 +279,31 @@ def create_base(settings: Settings) -> Foundation:
             canonical=lambda key: resolved_key(key, settings),
             idle_s=settings.connection_idle_s,
         ),
+        web=web,
+        url_secrets=url_secrets,
+        storages=storages,
+        downloads=DownloadCache(
+            settings.downloads_dir,
+            storages,
+            guarded=web,
+            trusted=GuardedClient(may_reach_private=True, tls=web.tls),
+            most_bytes=int(settings.lru_cache_size_gb * GB),
+        ),
     )
 
 
-def create_executor(
-    base: Foundation, instances: InstanceServices, copies: LateCopyWatcher, live_view: LiveProgress
+def create_storage_steps(base: Foundation) -> StorageSteps:
+    uploader = OutputUploader(base.storages)
+    base.journal.listen(uploader.forget)
+    return StorageSteps(getter=base.downloads, uploader=uploader, secrets=base.journal.url_secrets)
+
+
+def create_dispatcher(
+    base: Foundation,
+    instances: InstanceServices,
+    copies: LateCopyWatcher,
+    live_view: LiveProgress,
+    storage: StorageSteps,
 ) -> Dispatcher:
     settings, ownership = base.settings, base.store.ownership
     sender = SubmissionContext(
@@ -269,7 +316,7 @@ def create_executor(
         in_doubt_s=settings.in_doubt_s,
         preview_method=settings.preview_method,
     )
-    runner = Runner(base.journal, base.sessions, runner_options(settings), live_view, sender)
+    runner = Runner(base.journal, base.sessions, runner_options(settings), live_view, sender, storage=storage)
     return Dispatcher(
         journal=base.journal,
         directory=instances.directory,
@@ -289,8 +336,8 @@ def create_parts(
     jobs: JobStore,
 ) -> ApiServices:
     settings, damage = base.settings, base.damage
-    web = GuardedClient(may_reach_private=settings.webhook_private)
-    outbox = Outbox(FileWebhookStore(base.file("webhooks"), damage), web, outbox_options(settings))
+    outbox = Outbox(FileWebhookStore(base.file("webhooks"), damage), base.web, outbox_options(settings))
+    uploads = Uploads(base.file("uploads"), settings.uploads_kept_s, service.images_needed)
     return ApiServices(
         service=service,
         batches=BatchService(base.journal, base.store, service, batches, damage),
@@ -300,7 +347,8 @@ def create_parts(
             service=service,
             store=jobs,
             outbox=outbox,
-            web=web,
+            web=base.web,
+            downloads=base.downloads,
             sessions=base.sessions,
         ),
         outbox=outbox,
@@ -308,7 +356,8 @@ def create_parts(
         inspector=ValidationService(base.sessions),
         live_view=live_view,
         files=path_policy(settings),
-        uploads=Uploads(base.file("uploads"), settings.uploads_kept_s, service.images_needed),
+        uploads=uploads,
+        urls=UrlInputs(storages=base.storages, cache=base.downloads, uploads=uploads),
         settings=settings,
         damage=damage,
     )
@@ -331,6 +380,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
             open=partial(keys.move_keys_from_records, base.file("runs")),
             recover=partial(keep_wanted_keys, keys, store),
         ),
+        Component(name="credentials", recover=partial(keep_wanted_secrets, base.url_secrets, store)),
         Component(name="runs on disk", open=store.open, stop=store.close),
         # recovery writes records: from here on, no other server may use the data directory
         Component(name="ownership", open=watchman.start, stop=watchman.stop),
@@ -367,6 +417,17 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
 def keep_wanted_keys(keys: ApiKeys, store: FileRunStore) -> None:
     """Removes the API keys that no run needs: a key is needed until the prompt of its run was accepted."""
     keys.keep_only({run.run_id for run in store.unfinished() if not run.is_accepted})
+
+
+def keep_wanted_secrets(secrets: ApiKeys, store: FileRunStore) -> None:
+    """Removes the credentials that no run needs. A failed run needs them for a retry, for some days."""
+    secrets.keep_only(
+        {
+            run.run_id
+            for run_id in secrets.run_ids(within_s=SECRETS_KEPT_S)
+            if (run := store.get(run_id)) is not None and needs_url_secrets(run)
+        }
+    )
 
 
 def load_monitors(instances: InstanceServices) -> None:
@@ -422,6 +483,7 @@ def create_jobs(
     store: JobStore,
     outbox: Outbox,
     web: GuardedClient,
+    downloads: DownloadCache,
     sessions: Pool[InstanceKey, ComfyUISession],
 ) -> JobService:
     return JobService(
@@ -432,10 +494,26 @@ def create_jobs(
         presenters=PRESENTERS,
         check_url=web.check,
         send=web.exchange,
-        fetch=lambda url, file: web.download(url, file, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S),
+        fetch=partial(fetch_image, web, downloads),
+        check_image_url=downloads.check,
         bucket=settings.bucket,
         refresh=refresher(sessions) if settings.refresh_worker else None,
     )
+
+
+def fetch_image(web: GuardedClient, downloads: DownloadCache, url: str, file: IO[bytes]) -> None:
+    """Downloads an image of a job. Raises: UrlRefused, WebError, StorageError, StoreError."""
+    if url.lower().startswith("http"):
+        web.download(url, file, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S)
+        return
+    path = downloads.fetch(url, NO_SECRETS, stop=CancelToken(), report=check_image_size)
+    with path.open("rb") as found:
+        shutil.copyfileobj(found, file)
+
+
+def check_image_size(done_bytes: int, total_bytes: int) -> None:
+    if max(done_bytes, total_bytes) > LARGEST_IMAGE_BYTES:
+        raise StorageError(f"The image is larger than {LARGEST_IMAGE_BYTES // MB} MB")
 
 
 def check_server_id_and_host_keys(known_hosts: KnownHosts, damage: DamageReport) -> None:
@@ -657,6 +735,32 @@ def dispatch_options(settings: Settings) -> DispatchOptions:
     )
 
 
+def storage_settings(settings: Settings) -> StorageSettings:
+    name, value = settings.http_auth_header_name, secret_of(settings.http_auth_header_value)
+    header = (
+        HttpHeader(name=name, value=value, url_pattern=settings.http_auth_urls) if name and value else None
+    )
+    return StorageSettings(
+        s3=S3Account(
+            access_key_id=settings.aws_access_key_id,
+            secret_access_key=secret_of(settings.aws_secret_access_key),
+            session_token=secret_of(settings.aws_session_token),
+            endpoint_url=settings.aws_endpoint_url,
+            region=settings.aws_region,
+        ),
+        azure=AzureAccount(
+            connection_string=secret_of(settings.azure_storage_connection_string),
+            account=settings.azure_storage_account,
+            key=secret_of(settings.azure_storage_key),
+            sas_token=secret_of(settings.azure_storage_sas_token),
+        ),
+        hugging_face=HuggingFaceAccount(
+            token=secret_of(settings.hf_token), endpoint=settings.hf_endpoint.rstrip("/")
+        ),
+        http_header=header,
+    )
+
+
 def outbox_options(settings: Settings) -> OutboxOptions:
     return OutboxOptions(
         timeout_s=settings.webhook_timeout_s,
@@ -669,6 +773,7 @@ def runner_options(settings: Settings) -> RunnerOptions:
     return RunnerOptions(
         contact_patience_s=settings.contact_patience_s,
         lost_contact_patience_s=settings.lost_contact_patience_s,
+        storage_patience_s=settings.storage_patience_s,
         resubmissions_of_running=settings.resubmissions,
         stall_limit_s=settings.stall_limit_s,
     )

@@ -23,6 +23,7 @@ from comfyui_workflow.cli.options import (
     previews_option,
     priority_option,
     ssh_option,
+    upload_option,
     workflow_argument,
 )
 from comfyui_workflow.cli.own_server import running_or_own_server
@@ -45,6 +46,7 @@ from comfyui_workflow.runs.status import RunStatus
 @set_option
 @seed_mode_option
 @output_dir_option
+@upload_option
 @click.option("--name", help="Name of the run. Default: the file name of the workflow.")
 @comfyui_port_option
 @previews_option
@@ -56,12 +58,13 @@ from comfyui_workflow.runs.status import RunStatus
 def run(
     ctx: click.Context,
     *,
-    workflow: Path,
+    workflow: Path | str,
     ssh_connection: str,
-    images: tuple[Path, ...],
+    images: tuple[Path | str, ...],
     settings: tuple[str, ...],
     seed_mode: str,
     output_dir: Path | None,
+    upload: str | None,
     name: str | None,
     comfyui_port: int | None,
     previews: bool,
@@ -73,7 +76,7 @@ def run(
     """Run WORKFLOW on an instance and fetch its outputs.
 
     WORKFLOW is a file that the ComfyUI editor saved or exported, or a picture, video or sound that ComfyUI
-    made.
+    made; or the URL of such a file.
 
     The run continues on the server when this command ends. If no server is running (and none is named), this
     command starts its own server until the run is finished.
@@ -85,6 +88,7 @@ def run(
         inputs=read_values(settings),
         seed_mode=seed_mode,
         output_dir=output_dir,
+        upload=upload,
         workflow_name=name,
         comfyui_port=comfyui_port,
         include_previews=previews,

@@ -70,7 +70,7 @@ def test_every_other_status_is_told(receiver: Receiver, status: int) -> None:
 )
 def test_this_machine_is_refused_before_anybody_is_asked(receiver: Receiver, host: str) -> None:
     url = receiver.url(host=host)
-    with pytest.raises(UrlRefused, match=r"not public.*COMFYUI_WORKFLOW_WEBHOOK_PRIVATE"):
+    with pytest.raises(UrlRefused, match=r"not public.*COMFYUI_WORKFLOW_PRIVATE_URLS"):
         PUBLIC.check(url)
     with pytest.raises(UrlRefused):
         PUBLIC.post(url, b"{}", {}, 10)

@@ -16,10 +16,12 @@ from comfyui_workflow.api.runpod.misspellings import refuse_misspelled_body
 from comfyui_workflow.api.runpod.presenter import NAME
 from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph, InvalidRequest
 from comfyui_workflow.parsing.base64_text import decoded_base64
+from comfyui_workflow.parsing.storage_urls import is_storage_url
 from comfyui_workflow.parsing.untrusted import as_object, is_safe_name
 from comfyui_workflow.runs.job import USUAL_TTL_S, Bucket, ImageDownload, JobOrder
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import ANY
+from comfyui_workflow.runs.upload_target import check_storage_url
 from comfyui_workflow.scheduling.capacity import Registry
 from comfyui_workflow.services.uploads import Uploads
 
@@ -203,11 +205,18 @@ def _images(given: Body) -> Iterator[tuple[str, bytes | str]]:
         name = each["name"].replace("\\", "/")
         if not all(map(is_safe_name, name.split("/"))) or text(each, "name") != each["name"]:
             raise InvalidRequest(f"{NO_IMAGES}: this file name is not accepted: {name[:300]!r}")
-        is_url = each["image"][:8].lower().startswith(("http://", "https://"))
         try:
-            yield name, (_url(each, "image") or "") if is_url else _content(each["image"])
+            yield name, _image_url(each) or _content(each["image"])
         except InvalidRequest as error:
             raise InvalidRequest(f"{NO_IMAGES}: {name}: {error}") from error
+
+
+def _image_url(image: Body) -> str | None:
+    """Returns the URL of an image; None if it is no URL."""
+    url: str = image["image"]
+    if not is_storage_url(url[:8]):
+        return None
+    return _url(image, "image") if url[:4].lower() == "http" else check_storage_url(url)
 
 
 def _content(image: str) -> bytes:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
-from comfyui_workflow.errors import JobNotFound, RunNotFound, StoreError, UrlRefused, WebError
+from comfyui_workflow.errors import JobNotFound, RunNotFound, StorageError, StoreError, UrlRefused, WebError
 from comfyui_workflow.files.atomic_write import make_private_directory
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.events import PhaseEntered, RunFailed
@@ -37,7 +37,7 @@ WAIT_S = 2.0
 """Delay before the second attempt. Before the third it is twice as long, and so on."""
 
 FetchUrl = Callable[[str, IO[bytes]], object]
-"""`fetch(url, file)` downloads into a file. Raises: UrlRefused, WebError, StoreError."""
+"""`fetch(url, file)` downloads into a file. Raises: UrlRefused, WebError, StorageError, StoreError."""
 
 
 class ImageFetcher:
@@ -115,7 +115,7 @@ class ImageFetcher:
         """Downloads one image and queues the next, or starts the run. Raises: JobNotFound, RunNotFound."""
         try:
             after = self._download_next(job, job.fetches[0])
-        except (UrlRefused, WebError, StoreError) as error:
+        except (UrlRefused, WebError, StorageError, StoreError) as error:
             self._on_error(error, job, image.tries)
         except (JobNotFound, RunNotFound):
             raise
@@ -136,7 +136,9 @@ class ImageFetcher:
         _write(Path(fetch.path), lambda file: self._fetch(fetch.url, file))
         return self._store.update(job.job_id, lambda job: _without(job, fetch))
 
-    def _on_error(self, error: UrlRefused | WebError | StoreError, job: Job, tries: int) -> None:
+    def _on_error(
+        self, error: UrlRefused | WebError | StorageError | StoreError, job: Job, tries: int
+    ) -> None:
         if not error.is_transient or tries >= TRIES:
             self._fail(job, f"{Path(job.fetches[0].path).name}: {error}")
             return

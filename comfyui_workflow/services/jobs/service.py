@@ -76,16 +76,19 @@ class JobService:
         check_url: Callable[[str], None],
         send: Send,
         fetch: FetchUrl,
+        check_image_url: Callable[[str], None] | None = None,
         bucket: Bucket | None = None,
         refresh: Callable[[Run], None] | None = None,
     ) -> None:
-        """`check_url` raises UrlRefused for a URL that a client may not name; it sends no request. `send`
+        """`check_url` raises UrlRefused for a URL that a client may not name; it sends no request.
+        `check_image_url`: the same for images. `send`
         sends requests to the bucket of a client. `refresh` is called with the run of each finished job."""
         self._journal = journal
         self._service = service
         self._store = store
         self._refresh = refresh
         self._check_url = check_url
+        self._check_image_url = check_image_url or check_url
         self._changed = threading.Condition()
         self._is_stopping = False
         self._deadlines = Timer()
@@ -306,7 +309,7 @@ class JobService:
     def _check_image(self, fetch: ImageDownload) -> None:
         """Raises: ImageRefused, with the name of the image."""
         try:
-            self._check_url(fetch.url)
+            self._check_image_url(fetch.url)
         except UrlRefused as error:
             raise ImageRefused(f"{Path(fetch.path).name}: {error}") from error
 
