@@ -286,7 +286,7 @@ def create_base(settings: Settings) -> Foundation:
             settings.downloads_dir,
             storages,
             guarded=web,
-            trusted=GuardedClient(may_reach_private=True, tls=web.tls),
+            trusted=GuardedClient(may_reach_private=True),
             most_bytes=int(settings.lru_cache_size_gb * GB),
         ),
     )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from io import BytesIO
 from typing import IO
 
@@ -103,7 +103,7 @@ class GuardedClient:
         self._resolve = resolve
         self._given_tls = tls
 
-    @cached_property
+    @property
     def tls(self) -> ssl.SSLContext:
         """Read when it is needed: a server starts sooner without it."""
         return self._given_tls or usual_tls()
@@ -282,6 +282,7 @@ def _write(file: IO[bytes], piece: bytes) -> None:
         raise StoreError(f"The downloaded file cannot be stored: {error.strerror}") from error
 
 
+@cache
 def usual_tls() -> ssl.SSLContext:
     """Trusts the certificate authorities of this system and those of the `certifi` package, since a system
     may have none."""
