@@ -26,6 +26,7 @@ from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.limits import MB, InstanceLimits, KnownBreaches, LimitBreaches
 from comfyui_workflow.comfyui.queue import PromptMark
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
+from comfyui_workflow.delivery.webhooks.standard import signing_key
 from comfyui_workflow.errors import ConfigurationError, StoreError, WorkflowError
 from comfyui_workflow.execution.late_copies import LateCopyWatcher
 from comfyui_workflow.execution.live_progress import LiveProgress
@@ -51,6 +52,7 @@ from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.scheduling.orphaned_prompts import is_given_up
 from comfyui_workflow.server import http
 from comfyui_workflow.server.body_limits import BodyLimits
+from comfyui_workflow.server_address import PREFIX
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
@@ -654,7 +656,18 @@ def outbox_options(settings: Settings) -> OutboxOptions:
         timeout_s=settings.webhook_timeout_s,
         patience_s=settings.webhook_patience_s,
         kept_s=settings.webhook_kept_s,
+        signing_key=webhook_key(settings),
     )
+
+
+def webhook_key(settings: Settings) -> bytes | None:
+    """Returns the key of signed webhooks, if there is one. Raises: ConfigurationError."""
+    if settings.webhook_secret is None:
+        return None
+    try:
+        return signing_key(settings.webhook_secret.get_secret_value())
+    except ValueError as error:
+        raise ConfigurationError(f"{PREFIX}WEBHOOK_SECRET {error}") from error
 
 
 def runner_options(settings: Settings) -> RunnerOptions:

@@ -36,8 +36,10 @@ WORKER_NAMES = {
     "refresh_worker": "REFRESH_WORKER",
     "websocket_reconnect_delay_s": "WEBSOCKET_RECONNECT_DELAY_S",
     "log_level": "COMFY_LOG_LEVEL",
+    "webhook_secret": "WEBHOOK_SECRET",
 }
-"""Names of the same settings in worker-comfyui. Used if the variable with our prefix is not set."""
+"""Names of the same settings in worker-comfyui and comfyui-api. Used if the variable with our prefix is not
+set."""
 Words = Annotated[tuple[str, ...], NoDecode]
 Paths = Annotated[tuple[Path, ...], NoDecode]
 
@@ -262,6 +264,11 @@ class Settings(BaseSettings):
         ge=0,
         description="How long a webhook is kept after it was delivered or given up, in seconds. Until then "
         "it can be listed and sent again.",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Secret of signed webhooks: base64, with or without `whsec_` before it. Unset: they are "
+        "not signed. The name `WEBHOOK_SECRET` works too.",
     )
     uploads_kept_s: float = Field(
         2_592_000,
