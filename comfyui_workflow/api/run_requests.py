@@ -22,6 +22,7 @@ from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, expand_rows
+from comfyui_workflow.runs.image_conversion import ImageConversion, InvalidConversion, read_conversion
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import Address, InstanceId, Target, read_address, read_any, tag_of
 from comfyui_workflow.scheduling.capacity import InstanceStates, Registry
@@ -50,6 +51,7 @@ RUN_FIELDS = frozenset(
         "comfyui_input_dir",
         "comfyui_output_dir",
         "comfyui_port",
+        "convert",
         "include_previews",
         "input_images",
         "inputs",
@@ -137,6 +139,7 @@ class OrderReader:
             comfyui_input_dir=remote_dir(body, "comfyui_input_dir", defaults.INPUT_DIR),
             comfyui_output_dir=remote_dir(body, "comfyui_output_dir", defaults.OUTPUT_DIR),
             include_previews=flag(body, "include_previews"),
+            convert=_conversion(body),
             priority=read_priority(body),
             has_comfy_org_api_key=api_key is not None,
         )
@@ -388,6 +391,14 @@ def _inputs(body: dict[str, Any], workflow: Workflow) -> dict[str, Any]:
     check_json(inputs)
     with_inputs(workflow.outline, inputs, Definitions({}))
     return inputs
+
+
+def _conversion(body: dict[str, Any]) -> ImageConversion | None:
+    given = body.get("convert")
+    try:
+        return None if given is None else read_conversion(given)
+    except InvalidConversion as error:
+        raise InvalidRequest(f"convert{'.' if error.location else ''}{error}") from error
 
 
 def _seed_mode(body: dict[str, Any]) -> SeedMode:

@@ -171,7 +171,7 @@ class JobFinalizer:
         for number, output in outputs:
             path = Path(output.local_path or "")
             try:
-                content_type = mimetypes.guess_type(output.filename)[0] or "application/octet-stream"
+                content_type = mimetypes.guess_type(output.name)[0] or "application/octet-stream"
                 storage = _storage(bucket, None if job.bucket is None else self._tools.send)
                 url = storage.put(path, _key(bucket, job, output), content_type)
                 yield Upload(number=number, url=url)
@@ -252,7 +252,7 @@ def _key(bucket: Bucket, job: Job, output: OutputFile) -> str:
 
     It is the same in every attempt, so there are no duplicates."""
     letters = hashlib.sha256(repr(output.key).encode()).hexdigest()[:8]
-    key = f"{job.job_id}/{letters}{Path(output.filename).suffix}"
+    key = f"{job.job_id}/{letters}{Path(output.name).suffix}"
     return f"{bucket.object_path}/{key}" if bucket.object_path else key
 
 

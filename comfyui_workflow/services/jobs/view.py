@@ -62,6 +62,6 @@ def output_of(view: JobView) -> Output:
             errors.append(upload.error)
         else:
             url = upload.url if upload else None
-            file = DeliveredFile(filename=output.filename, path=Path(output.local_path), url=url)
+            file = DeliveredFile(filename=output.name, path=Path(output.local_path), url=url)
             files += [file] * (1 + len(output.other_node_ids))
     return Output(files=tuple(files), errors=tuple(errors), notices=view.run.notices)
