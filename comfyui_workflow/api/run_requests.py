@@ -189,7 +189,13 @@ class OrderReader:
         """Parses the body of `execute` for a request that contacts the instance at once. Returns the run with
         the ssh string in place of the name, and the instance. For `any` this is the first enabled instance
         that is ready, else the first enabled one; for an ssh string, None."""
-        request = self.read(body)
+        return self._with_instance(self.read(body))
+
+    def instance_of(self, target: str) -> tuple[RunRequest, Instance | None]:
+        """Returns the same for a target alone. The request has no workflow."""
+        return self._with_instance(self.read_without_workflow({"ssh_connection": target}))
+
+    def _with_instance(self, request: RunRequest) -> tuple[RunRequest, Instance | None]:
         tag = tag_of(request.target)
         if tag is None:
             instance = self.directory.get(request.instance_id) if request.instance_id else None

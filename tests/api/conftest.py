@@ -24,6 +24,7 @@ from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.jobs.service import JobService
+from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
@@ -151,6 +152,7 @@ def parts_of(
         outbox=outbox,
         instances=named_instances(settings, sessions),
         inspector=ValidationService(sessions),
+        models=ModelService(sessions),
         live_view=LiveProgress(),
         files=files or PathPolicy(readable_dirs=None, writable_dirs=None),
         uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),

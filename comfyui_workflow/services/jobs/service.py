@@ -301,6 +301,11 @@ class JobService:
         self._images.start()
         self._deadlines.start()
 
+    @property
+    def is_stopping(self) -> bool:
+        """True after `end_waits`: calls of `wait` return at once."""
+        return self._is_stopping
+
     def end_waits(self) -> None:
         """Ends all calls of `wait`, current and future ones, at once."""
         with self._changed:

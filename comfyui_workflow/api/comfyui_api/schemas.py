@@ -1,0 +1,120 @@
+"""Models of comfyui-api, for the OpenAPI document. Requests are parsed by `requests.py`."""
+
+from typing import Any, Literal
+
+from pydantic import RootModel
+
+from comfyui_workflow.api.operations import OpenRequestBody, ResponseBody
+
+
+class PromptFailure(ResponseBody):
+    """An error. Errors of the server have `statusCode` and `message` too, as those of Fastify."""
+
+    error: str
+    """What is wrong; `Bad Request` for a body that does not fit the schema."""
+    location: str | None = None
+    """The part of the body that is wrong: `prompt.1.inputs.image`."""
+    statusCode: int | None = None  # noqa: N815
+    code: str | None = None
+    message: str | None = None
+
+
+class ConvertOutput(OpenRequestBody):
+    format: Literal["jpeg", "jpg", "webp"]
+    options: dict[str, bool | int | str] | None = None
+    """Options of sharp (docs/api/image-conversion.md). An unknown one is an error."""
+
+
+class PromptBody(OpenRequestBody):
+    """A prompt. Unknown fields are ignored."""
+
+    prompt: dict[str, Any]
+    """A graph in API format, or a file of the editor. An input file may be base64, a data URI or a URL."""
+    id: str | None = None
+    """Id of the prompt: default a new UUID. It may be used again."""
+    webhook: str | None = None
+    """URL that gets a POST for each output (`output.complete`), or one for a failure (`prompt.failed`)."""
+    webhook_v2: str | None = None
+    """URL that gets one signed POST with the whole answer (`prompt.complete`, `prompt.failed`)."""
+    convert_output: ConvertOutput | None = None
+
+
+class InterruptPromptBody(OpenRequestBody):
+    id: str
+
+
+class PromptPhase(ResponseBody):
+    start: int
+    end: int
+    duration: int
+
+
+class NodeStart(ResponseBody):
+    start: int
+
+
+class ExecutionTimes(PromptPhase):
+    nodes: dict[str, NodeStart]
+    """By node id."""
+    total: PromptPhase
+    """The same as `start`, `end` and `duration`."""
+
+
+class ExecutionStats(ResponseBody):
+    """Durations and points in time in milliseconds."""
+
+    comfy_execution: ExecutionTimes
+    preprocess_time: int
+    comfy_round_trip_time: int
+    postprocess_time: int
+    upload_time: int
+    total_time: int
+
+
+class PromptEcho(ResponseBody):
+    """The request, with defaults and the prompt as it is submitted."""
+
+    id: str
+    prompt: dict[str, Any]
+    webhook: str | None = None
+    webhook_v2: str | None = None
+    convert_output: dict[str, Any] | None = None
+
+
+class PromptResponse(PromptEcho):
+    images: list[str] | None = None
+    """The content of each output as base64."""
+    filenames: list[str] | None = None
+    stats: ExecutionStats | None = None
+    status: Literal["ok"] | None = None
+    """Set in the answer 202, which has no outputs."""
+
+
+class PromptState(PromptEcho):
+    status: Literal["queued", "running", "completed", "failed", "cancelled"]
+    workflow_id: str
+    """Id of the run in the native API."""
+    error: str | None = None
+    images: list[str] | None = None
+    filenames: list[str] | None = None
+    stats: ExecutionStats | None = None
+
+
+class Interrupted(ResponseBody):
+    id: str
+    interrupted: Literal["success", "failed"]
+    """`failed` (404): no unfinished prompt has this id."""
+
+
+class ModelLists(RootModel[dict[str, list[str]]]):
+    """Names of model files by the names of their folders."""
+
+
+class HealthProbe(ResponseBody):
+    version: str
+    status: Literal["healthy"]
+
+
+class ReadyProbe(ResponseBody):
+    version: str
+    status: Literal["ready", "not ready"]
