@@ -61,7 +61,7 @@ def create_blueprint(sections: tuple[Section, ...], prefix: str = "", name: str 
 
 def section(prefix: str = "") -> Section:
     return Section(
-        tag="Documentation",
+        tag=f"Documentation at {prefix}{PATH}" if prefix else "Documentation",
         description="The OpenAPI document itself. Details: docs/api/openapi.md",
         operations=tuple(_operations(f"{prefix}{PATH}")),
         failure=Failure,

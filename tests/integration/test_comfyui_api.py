@@ -319,7 +319,14 @@ def test_a_token_guards_its_own_port_too(
     make_server: Callable[..., ServerProcess], instance: Instance
 ) -> None:
     port = free_port()
-    hooked(make_server, instance, comfyui_api_port=port, api_token="a token of this test", ssh_key_dirs="/")
+    hooked(
+        make_server,
+        instance,
+        comfyui_api_port=port,
+        api_token="a token of this test",
+        ssh_key_dirs="/",
+        local_instances=True,
+    )
     client = Client(f"http://127.0.0.1:{port}", instance.ssh_string)
     assert client.get("/health").status_code == 200
     assert client.post("/prompt", prompt=painted()).status_code == 401

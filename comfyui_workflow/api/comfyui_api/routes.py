@@ -217,7 +217,11 @@ def _write_image(spooled: IO[bytes], file: DeliveredFile) -> None:
         raise PromptNotRun(f"{file.filename} cannot be read: {error.strerror} ({file.path})") from error
 
 
-def operations(prefix: str) -> Iterator[Operation]:
+def operations(prefix: str) -> tuple[Operation, ...]:
+    return (*_prompt_operations(prefix), *_instance_operations(prefix))
+
+
+def _prompt_operations(prefix: str) -> Iterator[Operation]:
     yield Operation(
         method="POST",
         rule=f"{prefix}/prompt",
@@ -247,6 +251,9 @@ def operations(prefix: str) -> Iterator[Operation]:
         body=schemas.InterruptPromptBody,
         answer=schemas.Interrupted,
     )
+
+
+def _instance_operations(prefix: str) -> Iterator[Operation]:
     yield Operation(
         method="GET",
         rule=f"{prefix}/models",
@@ -284,7 +291,7 @@ def section(prefix: str) -> Section:
         tag="Prompts",
         description="Prompts, compatible with comfyui-api of SaladTechnologies. Details: "
         "docs/api/comfyui-api.md",
-        operations=tuple(operations(prefix)),
+        operations=operations(prefix),
         failure=schemas.PromptFailure,
         path_parameters={"prompt_id": "Id of the prompt"},
     )

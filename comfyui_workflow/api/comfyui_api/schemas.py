@@ -10,13 +10,19 @@ from comfyui_workflow.api.operations import OpenRequestBody, ResponseBody
 class PromptFailure(ResponseBody):
     """An error. Errors of the server have `statusCode` and `message` too, as those of Fastify."""
 
-    error: str
+    error: str | None = None
     """What is wrong; `Bad Request` for a body that does not fit the schema."""
     location: str | None = None
     """The part of the body that is wrong: `prompt.1.inputs.image`."""
     statusCode: int | None = None  # noqa: N815
     code: str | None = None
     message: str | None = None
+    id: str | None = None
+    """With `interrupted`: the answer 404 of `/interrupt`."""
+    interrupted: Literal["failed"] | None = None
+    version: str | None = None
+    """With `status`: the answer 503 of `/ready`."""
+    status: Literal["not ready"] | None = None
 
 
 class ConvertOutput(OpenRequestBody):
