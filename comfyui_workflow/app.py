@@ -28,6 +28,7 @@ from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.limits import MB, InstanceLimits, KnownBreaches, LimitBreaches
 from comfyui_workflow.comfyui.queue import PromptMark
+from comfyui_workflow.delivery.output_uploads import OutputUploader
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
 from comfyui_workflow.delivery.webhooks.standard import signing_key
 from comfyui_workflow.errors import ConfigurationError, StoreError, WorkflowError
@@ -35,6 +36,7 @@ from comfyui_workflow.execution.late_copies import LateCopyWatcher
 from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.execution.prompt_marks import PromptMarkCheck
 from comfyui_workflow.execution.runner import Runner, RunnerOptions
+from comfyui_workflow.execution.storage_steps import StorageSteps
 from comfyui_workflow.execution.submit import SubmissionContext
 from comfyui_workflow.instances.entries import complete
 from comfyui_workflow.instances.machines import NamedMachines
@@ -49,6 +51,7 @@ from comfyui_workflow.lifecycle import Component, Lifecycle, Notifier
 from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.proxy.used_ports import UsedPorts
+from comfyui_workflow.runs.model import needs_url_secrets
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Executor
@@ -57,6 +60,7 @@ from comfyui_workflow.server import http
 from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.server_address import PREFIX
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.worker_refresh import refresher
@@ -68,11 +72,17 @@ from comfyui_workflow.services.validation import ValidationService
 from comfyui_workflow.sessions.leases import lease_comfyui
 from comfyui_workflow.sessions.port_search import WantedPort
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, client_id, server_id
-from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.settings import Settings, load_settings, secret_of
 from comfyui_workflow.ssh.client_config import resolve
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
+from comfyui_workflow.storage.azure import AzureAccount
+from comfyui_workflow.storage.base import S3Account
+from comfyui_workflow.storage.cache import GB, DownloadCache
+from comfyui_workflow.storage.http import HttpHeader
+from comfyui_workflow.storage.huggingface import HuggingFaceAccount
+from comfyui_workflow.storage.registry import StorageRegistry, StorageSettings
 from comfyui_workflow.stores.base import BatchStore, JobStore
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.api_keys import ApiKeys
@@ -111,6 +121,8 @@ OUTBOX_STOP_S = 0.5
 """Time for webhooks that are being sent. One that takes longer is sent again after the next start."""
 WARNING_SEEN_S = 60.0
 """An instance is monitored for this time after its idle warning."""
+SECRETS_KEPT_S = 7 * 86_400.0
+"""The credentials of a request are removed at the first start after this time, whatever became of its run."""
 STOP_TIMEOUT_S = 5.0
 """Time for the threads of runs. Short enough that the server stops within ten seconds after SIGTERM."""
 
@@ -185,6 +197,11 @@ class Foundation:
     logins: FileLoginStore
     machines: NamedMachines
     sessions: Pool[InstanceKey, ComfyUISession]
+    web: GuardedClient
+    """The client for all URLs of requests."""
+    url_secrets: ApiKeys
+    storages: StorageRegistry
+    downloads: DownloadCache
 
     def file(self, name: str) -> Path:
         return self.settings.data_dir / name
@@ -242,7 +259,10 @@ def create_base(settings: Settings) -> Foundation:
     damage = DamageReport()
     store = FileRunStore(settings.data_dir, settings.state_file, damage=damage)
     api_keys = ApiKeys(settings.data_dir / "secrets")
-    journal = RunJournal(store, api_keys=api_keys)
+    url_secrets = ApiKeys(settings.data_dir / "url_secrets", "The credentials of the run")
+    journal = RunJournal(store, api_keys=api_keys, url_secrets=url_secrets)
+    web = GuardedClient(may_reach_private=settings.may_reach_private_urls)
+    storages = StorageRegistry(storage_settings(settings), web)
     breaches, judge = KnownBreaches(), PromptMarkCheck(journal, store.ownership)
     logins = FileLoginStore(settings.data_dir / "logins")
     machines = NamedMachines(logins, lambda key: resolved_key(key, settings))
@@ -259,6 +279,16 @@ def create_base(settings: Settings) -> Foundation:
             lambda key: open_session(key, settings, breaches.of(key), judge.judge, machines),
             canonical=lambda key: resolved_key(key, settings),
             idle_s=settings.connection_idle_s,
+        ),
+        web=web,
+        url_secrets=url_secrets,
+        storages=storages,
+        downloads=DownloadCache(
+            settings.downloads_dir,
+            storages,
+            guarded=web,
+            trusted=GuardedClient(may_reach_private=True, tls=web.tls),
+            most_bytes=int(settings.lru_cache_size_gb * GB),
         ),
     )
 
@@ -277,7 +307,10 @@ def create_executor(
         in_doubt_s=settings.in_doubt_s,
         preview_method=settings.preview_method,
     )
-    runner = Runner(base.journal, base.sessions, runner_options(settings), live_view, sender)
+    uploader = OutputUploader(base.storages)
+    base.journal.listen(uploader.forget)
+    storage = StorageSteps(getter=base.downloads, uploader=uploader, secrets=base.journal.url_secrets)
+    runner = Runner(base.journal, base.sessions, runner_options(settings), live_view, sender, storage=storage)
     return Dispatcher(
         journal=base.journal,
         directory=instances.directory,
@@ -297,8 +330,8 @@ def create_parts(
     jobs: JobStore,
 ) -> ApiServices:
     settings, damage = base.settings, base.damage
-    web = GuardedClient(may_reach_private=settings.webhook_private)
-    outbox = Outbox(FileWebhookStore(base.file("webhooks"), damage), web, outbox_options(settings))
+    outbox = Outbox(FileWebhookStore(base.file("webhooks"), damage), base.web, outbox_options(settings))
+    uploads = Uploads(base.file("uploads"), settings.uploads_kept_s, service.images_needed)
     return ApiServices(
         service=service,
         batches=BatchService(base.journal, base.store, service, batches, damage),
@@ -308,7 +341,7 @@ def create_parts(
             service=service,
             store=jobs,
             outbox=outbox,
-            web=web,
+            web=base.web,
             sessions=base.sessions,
         ),
         outbox=outbox,
@@ -317,7 +350,8 @@ def create_parts(
         models=ModelService(base.sessions),
         live_view=live_view,
         files=path_policy(settings),
-        uploads=Uploads(base.file("uploads"), settings.uploads_kept_s, service.images_needed),
+        uploads=uploads,
+        urls=UrlInputs(storages=base.storages, cache=base.downloads, uploads=uploads),
         settings=settings,
         damage=damage,
     )
@@ -340,6 +374,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
             open=partial(keys.move_keys_from_records, base.file("runs")),
             recover=partial(keep_wanted_keys, keys, store),
         ),
+        Component(name="credentials", recover=partial(keep_wanted_secrets, base.url_secrets, store)),
         Component(name="runs on disk", open=store.open, stop=store.close),
         # recovery writes records: from here on, no other server may use the data directory
         Component(name="ownership", open=watchman.start, stop=watchman.stop),
@@ -377,6 +412,17 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
 def keep_wanted_keys(keys: ApiKeys, store: FileRunStore) -> None:
     """Removes the API keys that no run needs: a key is needed until the prompt of its run was accepted."""
     keys.keep_only({run.run_id for run in store.unfinished() if not run.is_accepted})
+
+
+def keep_wanted_secrets(secrets: ApiKeys, store: FileRunStore) -> None:
+    """Removes the credentials that no run needs. A failed run needs them for a retry, for some days."""
+    secrets.keep_only(
+        {
+            run.run_id
+            for run_id in secrets.run_ids(within_s=SECRETS_KEPT_S)
+            if (run := store.get(run_id)) is not None and needs_url_secrets(run)
+        }
+    )
 
 
 def load_monitors(instances: InstanceServices) -> None:
@@ -707,6 +753,32 @@ def dispatch_options(settings: Settings) -> DispatchOptions:
     )
 
 
+def storage_settings(settings: Settings) -> StorageSettings:
+    name, value = settings.http_auth_header_name, secret_of(settings.http_auth_header_value)
+    header = (
+        HttpHeader(name=name, value=value, url_pattern=settings.http_auth_urls) if name and value else None
+    )
+    return StorageSettings(
+        s3=S3Account(
+            access_key_id=settings.aws_access_key_id,
+            secret_access_key=secret_of(settings.aws_secret_access_key),
+            session_token=secret_of(settings.aws_session_token),
+            endpoint_url=settings.aws_endpoint_url,
+            region=settings.aws_region,
+        ),
+        azure=AzureAccount(
+            connection_string=secret_of(settings.azure_storage_connection_string),
+            account=settings.azure_storage_account,
+            key=secret_of(settings.azure_storage_key),
+            sas_token=secret_of(settings.azure_storage_sas_token),
+        ),
+        hugging_face=HuggingFaceAccount(
+            token=secret_of(settings.hf_token), endpoint=settings.hf_endpoint.rstrip("/")
+        ),
+        http_header=header,
+    )
+
+
 def outbox_options(settings: Settings) -> OutboxOptions:
     return OutboxOptions(
         timeout_s=settings.webhook_timeout_s,
@@ -730,6 +802,7 @@ def runner_options(settings: Settings) -> RunnerOptions:
     return RunnerOptions(
         contact_patience_s=settings.contact_patience_s,
         lost_contact_patience_s=settings.lost_contact_patience_s,
+        storage_patience_s=settings.storage_patience_s,
         resubmissions_of_running=settings.resubmissions,
         stall_limit_s=settings.stall_limit_s,
     )

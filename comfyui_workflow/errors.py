@@ -23,7 +23,10 @@ WorkflowError
 ├── ConfigurationError      the server cannot start with these settings
 ├── StoreError              transient: the local disk does not accept a record
 ├── RecordDamaged           the record of a run is damaged, so the run cannot continue
-├── StorageError            an upload to external storage (a bucket) failed
+├── StorageError            a transfer from or to external storage (a bucket) failed
+│   ├── StorageUnavailable  transient: the storage is not reachable, or reports a temporary error
+│   ├── InputNotDownloaded  an input of a run cannot be downloaded from its URL
+│   └── UploadFailed        an output of a run is on this machine, but cannot be uploaded
 ├── Stopped                 the caller requested a stop while the operation waited; nothing failed
 │   └── DataTaken           another server works on the same data; this server writes nothing more, and stops
 ├── WebError                the web server of a URL refused, or sent an unusable response
@@ -162,6 +165,26 @@ class RecordDamaged(WorkflowError):
 
 class StorageError(WorkflowError):
     code = "storage"
+
+
+class StorageUnavailable(StorageError):
+    is_transient = True
+
+
+class InputNotDownloaded(StorageError):
+    code = "input_not_downloaded"
+
+    def __init__(self, message: str, *, is_transient: bool = False) -> None:
+        super().__init__(message)
+        self.is_transient = is_transient
+
+
+class UploadFailed(StorageError):
+    code = "upload_failed"
+
+    def __init__(self, message: str, *, is_transient: bool = False) -> None:
+        super().__init__(message)
+        self.is_transient = is_transient
 
 
 class Stopped(WorkflowError):

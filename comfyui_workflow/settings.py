@@ -43,6 +43,25 @@ WORKER_NAMES = {
 }
 """Names of the same settings in worker-comfyui and comfyui-api. Used if the variable with our prefix is not
 set."""
+STORAGE_NAMES = {
+    "aws_access_key_id": "AWS_ACCESS_KEY_ID",
+    "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "aws_session_token": "AWS_SESSION_TOKEN",
+    "aws_endpoint_url": "AWS_ENDPOINT_URL",
+    "aws_region": "AWS_REGION",
+    "azure_storage_connection_string": "AZURE_STORAGE_CONNECTION_STRING",
+    "azure_storage_account": "AZURE_STORAGE_ACCOUNT",
+    "azure_storage_key": "AZURE_STORAGE_KEY",
+    "azure_storage_sas_token": "AZURE_STORAGE_SAS_TOKEN",
+    "hf_token": "HF_TOKEN",
+    "hf_endpoint": "HF_ENDPOINT",
+    "http_auth_header_name": "HTTP_AUTH_HEADER_NAME",
+    "http_auth_header_value": "HTTP_AUTH_HEADER_VALUE",
+    "cache_dir": "CACHE_DIR",
+    "lru_cache_size_gb": "LRU_CACHE_SIZE_GB",
+}
+"""Names of the same settings in comfyui-api, and in the libraries of the storages."""
+FOREIGN_NAMES = {**WORKER_NAMES, **STORAGE_NAMES}
 Words = Annotated[tuple[str, ...], NoDecode]
 Paths = Annotated[tuple[Path, ...], NoDecode]
 
@@ -251,10 +270,77 @@ class Settings(BaseSettings):
         description="How long a named instance may be idle before the server shows a warning, in seconds. At "
         "least until then it stays connected. 0 disables the warning.",
     )
-    webhook_private: bool = Field(
+    private_urls: bool = Field(
         False,
-        description="Whether webhooks, and images given by URL, may use private, loopback, link-local and "
-        "metadata addresses.",
+        description="Whether URLs of requests (webhooks, inputs, workflows, uploads, buckets) may lead to "
+        "private, loopback, link-local and metadata addresses.",
+    )
+    webhook_private: bool = Field(
+        False, description="Older name of `PRIVATE_URLS`: either of them allows it."
+    )
+    cache_dir: Path | None = Field(
+        None,
+        description="Directory for files that were downloaded from URLs. Unset: `downloads` in the data "
+        "directory. The name `CACHE_DIR` works too.",
+    )
+    lru_cache_size_gb: float = Field(
+        0,
+        ge=0,
+        description="Maximum size of that directory, in GB; the least recently used files are removed. 0: no "
+        "limit. The name `LRU_CACHE_SIZE_GB` works too.",
+    )
+    storage_patience_s: float = Field(
+        600,
+        ge=0,
+        description="How long a download of inputs from, or an upload of outputs to a storage is tried again "
+        "without progress before the run fails, in seconds.",
+    )
+    aws_access_key_id: str | None = Field(
+        None,
+        description="ID of the access key for `s3://` URLs. The name `AWS_ACCESS_KEY_ID` works too; the next "
+        "four settings also have such names. Unset: the profile or the role that boto3 finds.",
+    )
+    aws_secret_access_key: SecretStr | None = Field(None, description="Secret of that access key.")
+    aws_session_token: SecretStr | None = Field(None, description="Session token of that access key.")
+    aws_endpoint_url: str | None = Field(
+        None, description="URL of another service with the S3 API: Cloudflare R2, MinIO."
+    )
+    aws_region: str | None = Field(
+        None, description="Region. The names `AWS_REGION` and `AWS_DEFAULT_REGION` work too."
+    )
+    azure_storage_connection_string: SecretStr | None = Field(
+        None,
+        description="Account of Azure Blob Storage. The name `AZURE_STORAGE_CONNECTION_STRING` works too; "
+        "the next three settings also have such names.",
+    )
+    azure_storage_account: str | None = Field(
+        None, description="Name of the account, if there is no connection string."
+    )
+    azure_storage_key: SecretStr | None = Field(None, description="Key of that account.")
+    azure_storage_sas_token: SecretStr | None = Field(
+        None,
+        description="SAS token for that account, if there is no key. With neither, the identity of the "
+        "machine is used (needs `azure-identity`).",
+    )
+    hf_token: SecretStr | None = Field(
+        None, description="Token of Hugging Face. The name `HF_TOKEN` works too."
+    )
+    hf_endpoint: str = Field(
+        "https://huggingface.co",
+        description="Another server with the API of Hugging Face. The name `HF_ENDPOINT` works too.",
+    )
+    http_auth_header_name: str | None = Field(
+        None,
+        description="Name of a header that is sent to web servers from which files are downloaded, or to "
+        "which outputs are uploaded. The name `HTTP_AUTH_HEADER_NAME` works too.",
+    )
+    http_auth_header_value: SecretStr | None = Field(
+        None, description="Value of that header. The name `HTTP_AUTH_HEADER_VALUE` works too."
+    )
+    http_auth_urls: str = Field(
+        "**",
+        description="URLs to which that header is sent, as a pattern: `https://files.example.com/**`. `*` "
+        "stops at a slash, `**` does not, `?` is one character.",
     )
     webhook_timeout_s: float = Field(
         30, ge=1, description="Timeout of one attempt to deliver a webhook, in seconds."
@@ -354,7 +440,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Returns the sources in order of precedence, highest first."""
-        return init_settings, env_settings, InitSettingsSource(settings_cls, _worker_variables())
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _foreign_variables())
 
     @field_validator(
         "local_users",
@@ -378,6 +464,7 @@ class Settings(BaseSettings):
         "instances_file",
         "state_file",
         "output_dir",
+        "cache_dir",
         "read_dirs",
         "write_dirs",
         "ssh_key",
@@ -510,8 +597,20 @@ class Settings(BaseSettings):
         )
 
     @property
+    def may_reach_private_urls(self) -> bool:
+        return self.private_urls or self.webhook_private
+
+    @property
+    def downloads_dir(self) -> Path:
+        return self.cache_dir or self.data_dir / "downloads"
+
+    @property
     def may_reach_this_machine(self) -> bool:
         return self.is_private_use if self.local_instances is None else self.local_instances
+
+
+def secret_of(given: SecretStr | None) -> str | None:
+    return given.get_secret_value() if given else None
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -567,13 +666,14 @@ def _check_reach(settings: Settings) -> None:
         )
 
 
-def _worker_variables() -> dict[str, str]:
-    """Returns the settings whose variable in worker-comfyui is set."""
-    found = {field: os.environ.get(name) for field, name in WORKER_NAMES.items()}
+def _foreign_variables() -> dict[str, str]:
+    """Returns the settings that are set by a name of another program."""
+    found = {field: os.environ.get(name) for field, name in FOREIGN_NAMES.items()}
+    found["aws_region"] = found["aws_region"] or os.environ.get("AWS_DEFAULT_REGION")
     return {field: value for field, value in found.items() if value}
 
 
 def _variable(field: str) -> str:
     """Returns the name of the variable that a field was read from."""
-    own_name, worker_name = PREFIX + field.upper(), WORKER_NAMES.get(field, "")
+    own_name, worker_name = PREFIX + field.upper(), FOREIGN_NAMES.get(field, "")
     return worker_name if not os.environ.get(own_name) and os.environ.get(worker_name) else own_name

@@ -28,10 +28,13 @@ function shown(id, { number, filename, file_type }, side) {
   return el("a.file", { href: source, target: "_blank", rel: "noopener" }, filename);
 }
 
-const caption = (id, { number, filename, size_bytes }) =>
+const caption = (id, { number, filename, size_bytes, upload_url, upload_error }) => [
   el("p.line.small", {},
     el("a.name", { href: outputAddress(id, number), download: filename, title: `Download ${filename}` }, filename),
-    el("span.quiet", {}, size_bytes === null ? "" : labels.size(size_bytes)));
+    el("span.quiet", {}, size_bytes === null ? "" : labels.size(size_bytes))),
+  upload_url ? el("p.small.quiet", {}, `Uploaded to ${upload_url}`) : null,
+  upload_error ? el("p.small.problem", {}, upload_error) : null,
+];
 
 /** The picture viewer. The arrow keys show the next or previous picture; Escape and the browser's Back close it. */
 export function viewer(dialog) {

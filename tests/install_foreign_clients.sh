@@ -7,6 +7,7 @@ pinned_python="comfy-api-simplified==1.6.0"
 pinned_javascript="@saintno/comfyui-sdk@0.3.1 @stable-canvas/comfyui-client@1.5.9 ws@8.20.0"
 runpod_python="runpod==1.12.0"
 runpod_javascript="runpod-sdk@1.1.2"
+azurite_javascript="azurite@3.35.0"
 limit="timeout 300"
 command -v timeout >/dev/null || limit=
 
@@ -39,6 +40,7 @@ install_python runpod_python "$runpod_python"
 if command -v npm >/dev/null && command -v node >/dev/null; then
   install_javascript javascript "$pinned_javascript"
   install_javascript runpod_javascript "$runpod_javascript"
+  install_javascript azurite "$azurite_javascript"
 else
   echo "not here, its tests will be skipped: node and npm"
 fi

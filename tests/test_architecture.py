@@ -45,6 +45,8 @@ PLACES = {
     "waitress": {"server"},
     "boto3": {"storage"},
     "botocore": {"storage"},
+    "azure": {"storage"},
+    "huggingface_hub": {"storage"},
     "paramiko": {"ssh"},
     "cryptography": {"ssh"},
     "sshtunnel": {"ssh"},

@@ -19,6 +19,7 @@ from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.server.body_limits import BodyLimit, FindLimit
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.path_policy import PathPolicy
@@ -45,6 +46,7 @@ class ApiServices:
     live_view: LiveProgress
     files: PathPolicy
     uploads: Uploads
+    urls: UrlInputs
     settings: Settings
     damage: DamageReport = field(default_factory=DamageReport)
 

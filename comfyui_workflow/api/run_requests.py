@@ -20,12 +20,16 @@ from comfyui_workflow.api.request import (
 )
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.instances.model import Instance
+from comfyui_workflow.parsing.storage_urls import is_storage_url
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, expand_rows
+from comfyui_workflow.runs.credentials import RequestSecrets, read_credentials, secret_urls, without_secrets
 from comfyui_workflow.runs.image_conversion import ImageConversion, InvalidConversion, read_conversion
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import Address, InstanceId, Target, read_address, read_any, tag_of
+from comfyui_workflow.runs.upload_target import InputDownload, ReadUpload, UploadKind, read_upload
 from comfyui_workflow.scheduling.capacity import InstanceStates, Registry
+from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.settings import Settings
@@ -52,6 +56,7 @@ RUN_FIELDS = frozenset(
         "comfyui_output_dir",
         "comfyui_port",
         "convert",
+        "credentials",
         "include_previews",
         "input_images",
         "inputs",
@@ -59,6 +64,7 @@ RUN_FIELDS = frozenset(
         "priority",
         "seed_mode",
         "ssh_connection",
+        "upload",
         "workflow",
         "workflow_file",
         "workflow_name",
@@ -74,6 +80,7 @@ def order_reader(services: ApiServices, *, may_lack_instances: bool = False) -> 
     return OrderReader(
         files=services.files,
         uploads=services.uploads,
+        urls=services.urls,
         directory=instances.directory,
         states=instances.monitors,
         settings=services.settings,
@@ -87,6 +94,7 @@ class OrderReader:
 
     files: PathPolicy
     uploads: Uploads
+    urls: UrlInputs
     directory: Registry
     states: InstanceStates
     settings: Settings
@@ -100,18 +108,21 @@ class OrderReader:
     def read_with_key(self, body: dict[str, Any]) -> tuple[RunRequest, str | None]:
         """Parses the body of `execute`. Returns the request, and the API key of Comfy.org, if there is one:
         that of the body, else the one that was saved around its workflow."""
-        request, api_key = self._read(body, _Workflows(self.files))
+        request, api_key = self._read(body, self._workflows())
         _refuse_ambiguous_names(request)
         self._refuse_without_instance([request])
         return request, api_key
 
     def read_without_workflow(self, body: dict[str, Any]) -> RunRequest:
         """Parses such a body, without a workflow, for a run that cannot be executed."""
-        return self._read(body, _NoWorkflow(self.files))[0]
+        return self._read(body, _NoWorkflow(self.files, self.urls))[0]
 
     def read_workflow(self, body: dict[str, Any]) -> Workflow:
         """Parses only the workflow of such a body."""
-        return _Workflows(self.files).read(body)[1].workflow
+        return self._workflows().read(body)[1].workflow
+
+    def _workflows(self) -> "_Workflows":
+        return _Workflows(self.files, self.urls)
 
     def _read(self, body: dict[str, Any], workflows: "_Workflows") -> tuple[RunRequest, str | None]:
         if not body:
@@ -121,9 +132,13 @@ class OrderReader:
             raise InvalidRequest("ssh_connection is required")
         workflow_file, (workflow, key_in_workflow) = workflows.read(body)
         api_key = _checked_key(text(body, "comfy_org_api_key") or key_in_workflow)
-        inputs = _inputs(body, workflow)
+        images, downloads = self._images(body)
+        upload = _upload(body)
+        secrets = _secrets(body, upload)
+        self.urls.check(upload.target, secrets)
+        inputs = _with_local_paths(_inputs(body, workflow), body, downloads)
         target = self._target(ssh_connection)
-        default_name = Path(workflow_file).name if workflow_file else "workflow"
+        default_name = Path(workflow_file.partition("?")[0]).name if workflow_file else "workflow"
         request = RunRequest(
             target=target,
             workflow_file=workflow_file,
@@ -131,7 +146,10 @@ class OrderReader:
             inputs=inputs,
             seed_mode=_seed_mode(body),
             workflow_name=text(body, "workflow_name") or default_name,
-            input_images=self._images(body),
+            input_images=images,
+            downloads=downloads,
+            upload=upload.target,
+            secrets=secrets,
             output_dir=self.files.output_dir(
                 text(body, "output_dir") or str(self.settings.default_output_dir)
             ),
@@ -145,11 +163,17 @@ class OrderReader:
         )
         return request, api_key
 
-    def _images(self, body: dict[str, Any]) -> tuple[str, ...]:
-        images = _images(body, self.files)
-        for image in images:
-            self.uploads.used(Path(image))
-        return images
+    def _images(self, body: dict[str, Any]) -> tuple[tuple[str, ...], tuple[InputDownload, ...]]:
+        """Returns the local paths of all inputs, and the downloads of those that are given by URL."""
+        images, downloads = list[str](), list[InputDownload]()
+        for each in dict.fromkeys(_texts(body, "input_images", "file paths or URLs")):
+            if is_storage_url(each):
+                downloads.append(self.urls.plan(each))
+                images.append(downloads[-1].path)
+            else:
+                images.append(self.files.input_image(each))
+                self.uploads.used(Path(images[-1]))
+        return tuple(dict.fromkeys(images)), tuple(downloads)
 
     def _target(self, ssh_connection: str) -> Target:
         """Returns the named instance, `any` or an address. A name has precedence: a single word could be a
@@ -240,7 +264,7 @@ class OrderReader:
         if not isinstance(runs, list) or not all(isinstance(each, dict) for each in runs):
             raise InvalidRequest("runs must be a list of objects, each as for execute")
         check_size(len(runs), MOST_RUNS)
-        workflows = _Workflows(self.files)
+        workflows = self._workflows()
         for number, each in enumerate(runs):
             try:
                 refuse_unknown_fields(each, RUN_FIELDS, "a run")
@@ -253,13 +277,19 @@ class OrderReader:
     def _expanded_requests(self, body: dict[str, Any]) -> Iterator[tuple[RunRequest, str | None]]:
         check_json({name: body.get(name) for name in ("matrix", "rows")})
         rows = expand_rows(body.get("matrix"), body.get("rows"), MOST_RUNS)
-        request, api_key = self._read(body, _Workflows(self.files))
+        request, api_key = self._read(body, self._workflows())
+        rows = [_with_paths(row, body, request) for row in rows]
         files = InputFiles(request.input_images)
         named = [_files_of_row(request.workflow, files, number, row) for number, row in enumerate(rows)]
         named_by_rows = frozenset[str]().union(*named)
         for number, row in enumerate(rows):
             images = [each for each in files.paths if each in named[number] or each not in named_by_rows]
-            run = replace(request, inputs={**request.inputs, **row}, input_images=tuple(images))
+            run = replace(
+                request,
+                inputs={**request.inputs, **row},
+                input_images=tuple(images),
+                downloads=tuple(each for each in request.downloads if each.path in images),
+            )
             with _naming_the_run(number):
                 _refuse_ambiguous_names(run)
             yield run, api_key
@@ -351,8 +381,9 @@ class _Workflows:
     """Reads the workflows of one request. A file that many runs of a batch name is read once, and equal
     workflows become one object, which is stored once."""
 
-    def __init__(self, files: PathPolicy) -> None:
+    def __init__(self, files: PathPolicy, urls: UrlInputs) -> None:
         self._files = files
+        self._urls = urls
         self._by_path: dict[str, GivenWorkflow] = {}
         self._by_hash: dict[bytes, GivenWorkflow] = {}
 
@@ -367,6 +398,11 @@ class _Workflows:
             return None, self._deduplicated(inline)
         if not workflow_file:
             raise InvalidRequest("workflow_file is required")
+        if is_storage_url(workflow_file):
+            if workflow_file not in self._by_path:
+                secrets = _secrets(body, ReadUpload())
+                self._by_path[workflow_file] = self._urls.read_workflow(workflow_file, secrets)
+            return without_secrets(workflow_file), self._by_path[workflow_file]
         if workflow_file not in self._by_path:
             self._by_path[workflow_file] = self._files.read_workflow(workflow_file)
         return workflow_file, self._by_path[workflow_file]
@@ -415,12 +451,41 @@ def _seed_mode(body: dict[str, Any]) -> SeedMode:
         raise InvalidRequest(f"seed_mode must be one of {', '.join(SeedMode)}") from error
 
 
-def _images(body: dict[str, Any], files: PathPolicy) -> tuple[str, ...]:
-    images = body.get("input_images")
-    if images is None:
-        return ()
-    if not isinstance(images, list) or not all(
-        isinstance(image, str) and is_valid_unicode(image) for image in images
+def _texts(body: dict[str, Any], name: str, what: str) -> list[str]:
+    values = body.get(name)
+    if values is None:
+        return []
+    if not isinstance(values, list) or not all(
+        isinstance(value, str) and is_valid_unicode(value) for value in values
     ):
-        raise InvalidRequest("input_images must be a list of file paths")
-    return tuple(dict.fromkeys(files.input_image(image) for image in images))
+        raise InvalidRequest(f"{name} must be a list of {what}")
+    return values
+
+
+def _upload(body: dict[str, Any]) -> ReadUpload:
+    upload = read_upload(body.get("upload"))
+    if upload.target is None and body.get("upload") is not None:
+        raise InvalidRequest(f"upload must be a URL, or an object with one of {', '.join(UploadKind)}")
+    return upload
+
+
+def _secrets(body: dict[str, Any], upload: ReadUpload) -> RequestSecrets:
+    """Returns what must not be in a record: `credentials`, and the URLs that are secrets."""
+    images = [each for each in _texts(body, "input_images", "file paths or URLs") if is_storage_url(each)]
+    urls = {**secret_urls(images), **upload.urls}
+    return RequestSecrets(credentials=read_credentials(body.get("credentials")), urls=urls)
+
+
+def _with_local_paths(
+    inputs: dict[str, Any], body: dict[str, Any], downloads: tuple[InputDownload, ...]
+) -> dict[str, Any]:
+    """Replaces values that are URLs of `input_images` by the local paths of these files."""
+    urls = [each for each in dict.fromkeys(body.get("input_images") or []) if is_storage_url(each)]
+    paths = dict(zip(urls, (each.path for each in downloads), strict=True))
+    return {
+        name: paths.get(value, value) if isinstance(value, str) else value for name, value in inputs.items()
+    }
+
+
+def _with_paths(row: dict[str, Any], body: dict[str, Any], request: RunRequest) -> dict[str, Any]:
+    return _with_local_paths(row, body, request.downloads)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from comfyui_workflow.cli.batch_files import collect_files
+from comfyui_workflow.cli.batch_files import collect_files, urls_in
 from comfyui_workflow.cli.batch_outcome import conclude_batch, follow_to_end
 from comfyui_workflow.cli.batch_rows import Rows, combined_rows, read_body, read_rows
 from comfyui_workflow.cli.exit_codes import outcome_code, sigterm_as_interrupt
@@ -24,11 +24,13 @@ from comfyui_workflow.cli.options import (
     comfyui_port_option,
     convert_option,
     existing_file,
+    existing_workflow,
     input_option,
     json_option,
     output_dir_option,
     previews_option,
     priority_option,
+    upload_option,
 )
 from comfyui_workflow.cli.own_server import running_or_own_server
 from comfyui_workflow.cli.servers import (
@@ -59,7 +61,7 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("workflow", type=existing_file, required=False)
+@click.argument("workflow", type=existing_workflow, required=False)
 @click.option("--ssh", "ssh_connection", metavar=SSH_METAVAR, callback=absolute_key_files, help=SSH_HELP)
 @click.option(
     "--rows",
@@ -80,6 +82,7 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 @set_option
 @seed_mode_option
 @output_dir_option
+@upload_option
 @click.option("--name", help="Name of the batch. Default: the file name of the workflow.")
 @click.option(
     "--stagger",
@@ -172,7 +175,9 @@ def _varied_batch(rows: Path | None, vary: tuple[str, ...], options: dict[str, A
     directories = [Path(), *([rows.parent] if rows else [])]
     values, files = collect_files(given.values, directories)
     order = BatchOrder(**_order(options), rows=values)
-    order["input_images"] = list(dict.fromkeys([*options["images"], *files]))  # rows name these
+    order["input_images"] = list(
+        dict.fromkeys([*options["images"], *files, *urls_in(values)])
+    )  # rows name these
 
     def ask(client: WorkflowServer) -> BatchStartedDocument:
         try:
@@ -191,6 +196,7 @@ def _order(options: dict[str, Any]) -> BatchOrder:
         inputs=read_values(options["settings"]),
         seed_mode=options["seed_mode"],
         output_dir=output_dir,
+        upload=options["upload"],
         comfyui_port=options["comfyui_port"],
         include_previews=options["previews"],
         convert=options["convert"],

@@ -8,6 +8,7 @@ from typing import Any
 
 from comfyui_workflow.cli.batch_rows import Row
 from comfyui_workflow.files.spellings import existing_spelling
+from comfyui_workflow.parsing.storage_urls import is_storage_url
 from comfyui_workflow.workflows.model_files import is_model
 
 _FILE_NAME = re.compile(r"[^\n\r]{1,4096}\.[A-Za-z0-9]{1,10}")
@@ -45,6 +46,12 @@ def collect_files(rows: Sequence[Row], directories: Sequence[Path]) -> tuple[lis
         return unique.get(value, value) if isinstance(value, Path) else value
 
     return [{name: shortened(value) for name, value in row.items()} for row in found], list(files)
+
+
+def urls_in(rows: Sequence[Row]) -> list[str]:
+    """Returns the values that are URLs of files: the server downloads them."""
+    values = dict.fromkeys(value for row in rows for value in row.values() if isinstance(value, str))
+    return [each for each in values if is_storage_url(each) and _FILE_NAME.fullmatch(each.partition("?")[0])]
 
 
 def _may_be_path(name: str, value: str) -> bool:

@@ -26,3 +26,5 @@ def print_locations(
             click.echo(output.local_path)
         else:
             click.echo(client.output_url(workflow_id, number))
+        if output.upload_url:
+            say(f"Uploaded to {plain(output.upload_url)}")

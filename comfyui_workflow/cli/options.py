@@ -9,6 +9,7 @@ import click
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.files.spellings import existing_spelling
 from comfyui_workflow.parsing.ssh_address import with_absolute_keys
+from comfyui_workflow.parsing.storage_urls import is_storage_url
 from comfyui_workflow.runs.image_conversion import read_conversion
 from comfyui_workflow.server_address import PREFIX
 
@@ -18,14 +19,21 @@ COMFY_API_KEY = f"{PREFIX}COMFY_API_KEY"
 class LocalPath(click.Path):
     """An existing file, or a directory if `dir_okay`. `~` is expanded (a shell does not expand
     `--input=~/a`), and a spelling of another system is understood: backslashes, the other Unicode form of
-    letters."""
+    letters. `may_be_url`: a URL is left as it is, for the server."""
+
+    def __init__(self, *, may_be_url: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self._may_be_url = may_be_url
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if self._may_be_url and isinstance(value, str) and is_storage_url(value):
+            return value
         return super().convert(existing_spelling(value) if isinstance(value, str) else value, param, ctx)
 
 
 existing_file = LocalPath(exists=True, dir_okay=False, readable=True, path_type=Path)
-existing_input = LocalPath(exists=True, readable=True, path_type=Path)
+existing_workflow = LocalPath(may_be_url=True, exists=True, dir_okay=False, readable=True, path_type=Path)
+existing_input = LocalPath(may_be_url=True, exists=True, readable=True, path_type=Path)
 
 SSH_METAVAR = "STRING|NAME|any[:TAG]"
 SSH_HELP = (
@@ -49,7 +57,7 @@ def _absolute(_ctx: click.Context, _option: click.Parameter, given: Path | None)
     return given if given is None or given.parts[:1] == ("~",) else given.absolute()
 
 
-workflow_argument = click.argument("workflow", type=existing_file)
+workflow_argument = click.argument("workflow", type=existing_workflow)
 ssh_option = click.option(
     "--ssh",
     "ssh_connection",
@@ -63,8 +71,14 @@ input_option = click.option(
     "images",
     type=existing_input,
     multiple=True,
-    help="Input file to upload, or a directory of frames. It goes below ComfyUI's input directory where the "
-    "workflow names it, as in pasted/photo.png. Can be repeated.",
+    help="Input file to upload, a directory of frames, or the URL of a file (https, s3, hf). It goes below "
+    "ComfyUI's input directory where the workflow names it, as in pasted/photo.png. Can be repeated.",
+)
+upload_option = click.option(
+    "--upload",
+    metavar="URL",
+    help="Also upload the outputs: s3://bucket/prefix, hf://owner/repo/directory, a container of Azure, or a "
+    "web URL that takes PUT.",
 )
 comfyui_port_option = click.option(
     "--comfyui-port", type=click.IntRange(1, 65535), help="Port of ComfyUI on the instance."

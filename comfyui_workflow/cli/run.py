@@ -25,6 +25,7 @@ from comfyui_workflow.cli.options import (
     previews_option,
     priority_option,
     ssh_option,
+    upload_option,
     workflow_argument,
 )
 from comfyui_workflow.cli.own_server import running_or_own_server
@@ -47,6 +48,7 @@ from comfyui_workflow.runs.status import RunStatus
 @set_option
 @seed_mode_option
 @output_dir_option
+@upload_option
 @click.option("--name", help="Name of the run. Default: the file name of the workflow.")
 @comfyui_port_option
 @previews_option
@@ -59,12 +61,13 @@ from comfyui_workflow.runs.status import RunStatus
 def run(
     ctx: click.Context,
     *,
-    workflow: Path,
+    workflow: Path | str,
     ssh_connection: str,
-    images: tuple[Path, ...],
+    images: tuple[Path | str, ...],
     settings: tuple[str, ...],
     seed_mode: str,
     output_dir: Path | None,
+    upload: str | None,
     name: str | None,
     comfyui_port: int | None,
     previews: bool,
@@ -77,7 +80,7 @@ def run(
     """Run WORKFLOW on an instance and fetch its outputs.
 
     WORKFLOW is a file that the ComfyUI editor saved or exported, or a picture, video or sound that ComfyUI
-    made.
+    made; or the URL of such a file.
 
     The run continues on the server when this command ends. If no server is running (and none is named), this
     command starts its own server until the run is finished.
@@ -89,6 +92,7 @@ def run(
         inputs=read_values(settings),
         seed_mode=seed_mode,
         output_dir=output_dir,
+        upload=upload,
         workflow_name=name,
         comfyui_port=comfyui_port,
         include_previews=previews,

@@ -13,6 +13,7 @@ _PHASES = {
     Phase.QUEUED: "Waiting in the queue of the instance",
     Phase.EXECUTING: "Running",
     Phase.DOWNLOADING: "Fetching the outputs",
+    Phase.DELIVERING: "Uploading the outputs",
     Phase.FINISHED: "Finished",
 }
 

@@ -44,9 +44,9 @@ _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
 def validate(
     ctx: click.Context,
     *,
-    workflow: Path,
+    workflow: Path | str,
     ssh_connection: str,
-    images: tuple[Path, ...],
+    images: tuple[Path | str, ...],
     settings: tuple[str, ...],
     comfyui_port: int | None,
     comfy_api_key: str | None,

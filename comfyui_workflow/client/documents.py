@@ -55,6 +55,9 @@ class OutputDocument(Document, frozen=True, kw_only=True):
     size_bytes: int | None = None
     downloaded: bool = False
     error: str | None = None
+    upload_url: str | None = None
+    """Where the file was uploaded to, if the run has an `upload`."""
+    upload_error: str | None = None
     raw: dict[str, Any] = {}
 
 
@@ -68,7 +71,7 @@ class LivePreviewDocument(Document, frozen=True, kw_only=True):
 
 
 class TransferDocument(Document, frozen=True, kw_only=True):
-    """A running transfer of a file between the server and the instance."""
+    """A running transfer of a file between the server and the instance, or a storage."""
 
     direction: str
     """`upload` or `download`."""

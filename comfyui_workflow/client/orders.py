@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Required, TypedDict, TypeVar
 
 from comfyui_workflow.client.errors import RequestRefused
+from comfyui_workflow.parsing.storage_urls import is_storage_url
 
 Answer = TypeVar("Answer")
 FileReference = Callable[[Path], str]
@@ -24,7 +25,8 @@ class OrderDetails(TypedDict, total=False):
     """Optional fields of an order. None means the default; the defaults are in docs/api/workflow.md."""
 
     input_images: Sequence[Path | str]
-    """Local files, and directories of files; each is uploaded under its own name."""
+    """Local files, and directories of files; each is uploaded under its own name. Also URLs, which the server
+    downloads."""
     inputs: Mapping[str, Any]
     """Values to set, keyed by `<node id or title>.<input>`. A `Path` is a local file or directory, which is
     uploaded too."""
@@ -33,6 +35,11 @@ class OrderDetails(TypedDict, total=False):
     workflow_name: str | None
     output_dir: Path | str | None
     """A directory on the server's machine."""
+    upload: str | Mapping[str, Any] | None
+    """Where the outputs are uploaded to: a URL (`s3://bucket/prefix`), or an object with one of `s3`,
+    `hf_upload`, `azure_blob_upload` and `http_upload`."""
+    credentials: Sequence[Mapping[str, Any]] | None
+    """For URLs of the order: `{"url_pattern": ..., "auth": {"type": "bearer", "token": ...}}`."""
     comfyui_port: int | None
     comfyui_input_dir: str | None
     comfyui_output_dir: str | None
@@ -49,8 +56,8 @@ class Order(OrderDetails, total=False):
     """Keyword arguments of `execute` and `validate`."""
 
     workflow: Required[Path | str | Mapping[str, Any]]
-    """Path of a local file (a workflow in editor or API format, or a picture that contains one), or the
-    workflow itself, in either format."""
+    """Path of a local file (a workflow in editor or API format, or a picture that contains one), the URL of
+    one, or the workflow itself, in either format."""
     ssh_connection: Required[str]
     """The ssh command as the provider shows it, the name of an instance, `any`, or `any:<tag>`."""
 
@@ -108,6 +115,8 @@ def _body(order: Mapping[str, Any], refer_to: FileReference) -> dict[str, Any]:
     workflow = order.get("workflow")
     if isinstance(workflow, Mapping):
         body["workflow"] = workflow
+    elif isinstance(workflow, str) and is_storage_url(workflow):
+        body["workflow_file"] = workflow
     elif workflow is not None:
         body["workflow_file"] = refer_to(Path(workflow))
         body.setdefault("workflow_name", Path(workflow).name)
@@ -115,11 +124,16 @@ def _body(order: Mapping[str, Any], refer_to: FileReference) -> dict[str, Any]:
         body["runs"] = [_body(each, refer_to) for each in order["runs"]]
     else:
         values = {name: order[name] for name in _VALUES & order.keys()}
-        given = dict.fromkeys([*map(Path, order.get("input_images", ())), *_paths_in(values)])
-        body["input_images"] = [refer_to(path) for path in given]
+        images = [each if _is_url(each) else Path(each) for each in order.get("input_images", ())]
+        given = dict.fromkeys([*images, *_paths_in(values)])
+        body["input_images"] = [each if isinstance(each, str) else refer_to(each) for each in given]
     for name in _VALUES & body.keys():
         body[name] = _with_references(body[name], refer_to)
     return body
+
+
+def _is_url(given: object) -> bool:
+    return isinstance(given, str) and is_storage_url(given)
 
 
 def uploaded_name(path: Path) -> str:

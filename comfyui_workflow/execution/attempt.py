@@ -602,8 +602,10 @@ class RunAttempt:
         missing, node_ids = missing_sentence(run), nodes_to_save_again(run, gone)
         if node_ids:
             self._record(OutputsGone(node_ids=node_ids, message=saved_again_sentence(gone)))
-        elif missing is None:
+        elif missing is None and not run.is_uploading:  # the upload does not need this session
             self._record(RunCompleted())
+        elif missing is None:
+            self.backoff.reset()
         else:
             code = "outputs_lost" if is_lost(self._run()) else "outputs_missing"
             self._record(RunFailed(code=code, message=missing))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.delivery.output_uploads import not_uploaded_sentence
 from comfyui_workflow.errors import (
     ComfyUIError,
     ComfyUINotFound,
@@ -20,12 +21,14 @@ from comfyui_workflow.errors import (
     InstanceError,
     InvalidGraph,
     Stopped,
+    StorageError,
     StoreError,
     WorkflowError,
 )
 from comfyui_workflow.execution.attempt import RunAttempt
 from comfyui_workflow.execution.live_progress import LiveProgress, OnBytes
 from comfyui_workflow.execution.outputs import not_fetched_sentence, remove_parts
+from comfyui_workflow.execution.storage_steps import StorageSteps
 from comfyui_workflow.execution.submit import SubmissionContext
 from comfyui_workflow.parsing.ssh_address import SshAddress
 from comfyui_workflow.retry import Backoff, HighWaterMarks
@@ -69,6 +72,7 @@ class RunnerOptions:
     contact_patience_s: float = 120.0
     lost_contact_patience_s: float = 86_400.0
     cancel_patience_s: float = 30.0
+    storage_patience_s: float = 600.0
     resubmissions_of_running: int = 1
     stall_limit_s: float = 3600.0
 
@@ -81,8 +85,11 @@ class Runner:
         options: RunnerOptions,
         live_view: LiveProgress,
         sender: SubmissionContext | None = None,
+        *,
+        storage: StorageSteps | None = None,
     ) -> None:
         self._sender = sender or SubmissionContext()
+        self._storage = storage
         self._journal = journal
         self._sessions = sessions
         self._options = options
@@ -120,15 +127,31 @@ class Runner:
         run = self._journal.get(run_id)
         if run.is_finished:
             return
-        if run.are_outputs_known and not run.has_missing_outputs:
+        if run.are_outputs_known and not run.has_missing_outputs and not run.is_uploading:
             # the server stopped just before it recorded the end
             self._journal.record(run_id, RunCompleted())
             return
         with self._abort_token(run_id, context) as abort:
             abort.check()
+            if self._transfer(run, high_water_marks, abort):
+                return
             self._attempt_on_session(
                 self._with_placement(run, context), context, backoff, high_water_marks, abort
             )
+
+    def _transfer(self, run: Run, high_water_marks: HighWaterMarks, abort: CancelToken) -> bool:
+        """The steps that need no instance: inputs from and outputs to external storage. True if the run has
+        ended."""
+        if self._storage is None or not (run.request.downloads or run.is_uploading):
+            return False
+        record = partial(self._journal.record, run.run_id)
+        with self._live_view.open(run.run_id, _report_bytes_to(high_water_marks)) as live:
+            if not run.is_uploading:
+                self._storage.download_inputs(run, live, record, abort)
+                return False
+            self._storage.upload_outputs(run, live, record, abort)
+        record(RunCompleted())
+        return True
 
     def _attempt_on_session(
         self,
@@ -208,7 +231,8 @@ class Runner:
             if run.prompt_id is None:
                 return RunCancelled()
             if run.are_outputs_known:
-                return RunCancelled(message=not_fetched_sentence(run))
+                sentence = not_uploaded_sentence if run.is_uploading else not_fetched_sentence
+                return RunCancelled(message=sentence(run))
             if isinstance(error, InstanceBroken):
                 return RunCancelled(message=str(error))
             if isinstance(error, InstanceError | ComfyUIError) and context.is_instance_gone(run):
@@ -234,6 +258,9 @@ class Runner:
                 message="Cancelled without an answer of the instance; the prompt may still run there"
             )
         options = self._options
+        if isinstance(error, StorageError):
+            is_over = failing_for_s > options.storage_patience_s
+            return RunFailed(code=error.code, message=str(error)) if is_over else None
         limit_s = options.lost_contact_patience_s if run.prompt_id else options.contact_patience_s
         return RunFailed(code=error.code, message=str(error)) if failing_for_s > limit_s else None
 

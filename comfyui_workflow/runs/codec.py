@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.changes import newest_state, with_changes
+from comfyui_workflow.runs.credentials import NO_SECRETS, RequestSecrets
 from comfyui_workflow.runs.model import (
     NAME_IN_RECORDS,
     NodeProgress,
@@ -41,7 +42,7 @@ def encode_request(request: RunRequest, *, has_workflow: bool = True) -> bytes:
     """A flat JSON object, with or without the workflow. The target is stored as the text that the user
     wrote."""
     target = _TargetTexts(ssh_connection=request.ssh_connection, instance_id=request.instance_id)
-    others = _requests.dump_json(request, exclude={"target", "workflow"})
+    others = _requests.dump_json(request, exclude={"target", "workflow", "secrets"})
     rest = _merged(_target_texts.dump_json(target), others)
     return _merged(rest, encode_workflow(request.workflow)) if has_workflow else rest
 
@@ -273,6 +274,8 @@ class _OtherFields(RunRequest):
 
     target: Target = field(default_factory=AnyInstance)
     workflow: Workflow = field(default_factory=lambda: Workflow(graph={}))
+    secrets: RequestSecrets = field(default=NO_SECRETS, init=False)
+    """Never read from a record."""
 
 
 _target_texts = TypeAdapter(_TargetTexts)

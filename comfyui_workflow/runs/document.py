@@ -117,6 +117,8 @@ def output_document(output: OutputFile) -> dict[str, Any]:
         "node_id": output.node_id,
         "size_bytes": output.size_bytes,
         "error": output.error,
+        "upload_url": output.upload_url,
+        "upload_error": output.upload_error,
     }
 
 

@@ -235,6 +235,15 @@ class OutputsFetched(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputsUploaded(Event):
+    """Outputs are now where the request wants them, or their `upload_error` gives the reason. Matched by
+    key."""
+
+    saving: ClassVar[Durability] = Durability.MUST
+    outputs: tuple[OutputFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptVanished(Event):
     """The prompt is in neither queue nor history. It is lost, and is submitted again under a new id."""
 

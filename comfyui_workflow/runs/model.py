@@ -7,6 +7,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
+from comfyui_workflow.runs.credentials import NO_SECRETS, RequestSecrets
 from comfyui_workflow.runs.image_conversion import ImageConversion
 from comfyui_workflow.runs.status import FileType as FileType
 from comfyui_workflow.runs.status import NodeStatus as NodeStatus
@@ -14,6 +15,12 @@ from comfyui_workflow.runs.status import Phase as Phase
 from comfyui_workflow.runs.status import RunStatus as RunStatus
 from comfyui_workflow.runs.status import is_run_id as is_run_id
 from comfyui_workflow.runs.target import InstanceId, Target, address_of
+from comfyui_workflow.runs.upload_target import (
+    INPUT_NOT_DOWNLOADED,
+    UPLOAD_FAILED,
+    InputDownload,
+    UploadTarget,
+)
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import GraphRequest
 
@@ -61,6 +68,9 @@ class OutputFile:
     """File name of the local file if it was converted to another format."""
     is_cached: bool = False
     """An earlier prompt made the file. ComfyUI returned it from its cache."""
+    upload_url: str | None = None
+    """Where it was uploaded to, if the run has an upload target."""
+    upload_error: str | None = None
 
     @property
     def is_downloaded(self) -> bool:
@@ -130,6 +140,13 @@ class RunRequest(GraphRequest):
     its runs."""
     batch_total: int | None = None
     batch_on_error: str | None = None
+    downloads: tuple[InputDownload, ...] = ()
+    """Input files that are given by URL. Their paths are in `input_images`."""
+    upload: UploadTarget | None = None
+    """Where the outputs are uploaded to, after they were downloaded. The run ends when they are there."""
+    secrets: RequestSecrets = field(default=NO_SECRETS, repr=False, compare=False)
+    """Not part of a record: the journal takes them out when it saves the run, and stores them outside of all
+    records."""
 
     @property
     def ssh_connection(self) -> str:
@@ -309,6 +326,19 @@ class Run:
         return any(not output.is_downloaded for output in self.outputs)
 
     @property
+    def outputs_to_upload(self) -> tuple[OutputFile, ...]:
+        """Outputs that are on this machine, and not yet where the request wants them."""
+        if self.request.upload is None:
+            return ()
+        return tuple(each for each in self.outputs if each.is_downloaded and each.upload_url is None)
+
+    @property
+    def is_uploading(self) -> bool:
+        """Everything is done except the upload: the instance is not needed any more."""
+        has_all = self.are_outputs_known and not self.has_missing_outputs
+        return has_all and bool(self.outputs_to_upload)
+
+    @property
     def executes_since(self) -> datetime | None:
         """Start of the execution, if the prompt is known to be still executing."""
         return self.gpu_since if self.contact_lost_at is None else None
@@ -326,6 +356,11 @@ class Run:
 
     def node_type(self, node_id: str | None) -> str | None:
         return next((node.node_type for node in self.nodes if node.node_id == node_id), None)
+
+
+def needs_url_secrets(run: Run) -> bool:
+    """True while a step of the run, or of its retry, uses credentials for URLs."""
+    return not run.is_finished or run.error_code in (UPLOAD_FAILED, INPUT_NOT_DOWNLOADED)
 
 
 def seconds_here(gpu_s: float, stays: tuple[Stay, ...]) -> float:

@@ -16,6 +16,7 @@ The prompt:
     no prompt_id -> prompt_id            PromptPrepared, before the prompt is sent; counts a submission
     prompt_id -> is_accepted             PromptAccepted, PromptFound; repeated sends are PromptSentAgain
     is_accepted -> are_outputs_known     PromptSucceeded: the list of outputs is complete
+                                         OutputsFetched, then OutputsUploaded if the request has a target
     any -> no prompt_id                  PromptVanished, OutputsGone, InstanceLeft
 
 The GPU time: `gpu_since` is the start of the current execution. When the connection fails or the server
@@ -53,6 +54,7 @@ from comfyui_workflow.runs.events import (
     OutputsFetched,
     OutputsFound,
     OutputsGone,
+    OutputsUploaded,
     PartnerNodesFound,
     PhaseEntered,
     PortChosen,
@@ -154,6 +156,8 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case OutputsFound():
             return replace(run, outputs=_merge_outputs(run.outputs, event.outputs), phase=Phase.DOWNLOADING)
         case OutputsFetched():
+            return replace(run, outputs=_with_outputs(run.outputs, event.outputs))
+        case OutputsUploaded():
             return replace(run, outputs=_with_outputs(run.outputs, event.outputs))
         case PromptVanished():
             return _vanished(run, event.message, at)
@@ -450,7 +454,7 @@ def _reopened(run: Run, at: datetime) -> Run:
         failed_node_id=None,
         comfyui_said=None,
         end_time=None,
-        outputs=tuple(replace(output, error=None) for output in run.outputs),
+        outputs=tuple(replace(output, error=None, upload_error=None) for output in run.outputs),
     )
 
 

@@ -32,6 +32,7 @@ class Phase(StrEnum):
     QUEUED = "queued"
     EXECUTING = "executing"
     DOWNLOADING = "downloading"
+    DELIVERING = "delivering"
     FINISHED = "finished"
 
 

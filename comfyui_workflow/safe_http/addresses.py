@@ -67,7 +67,7 @@ def check_addresses(host: str, endpoints: Sequence[Endpoint], may_reach: Address
     if not all(may_reach(endpoint.ip) for endpoint in endpoints):
         raise UrlRefused(
             f"{host} has an address that is not public. "
-            "The server connects to it only with COMFYUI_WORKFLOW_WEBHOOK_PRIVATE=true"
+            "The server connects to it only with COMFYUI_WORKFLOW_PRIVATE_URLS=true"
         )
 
 

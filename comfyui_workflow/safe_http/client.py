@@ -8,6 +8,7 @@ is checked in the same way. A deadline closes the socket when the time of the wh
 
 import http.client
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ _TRANSIENT_STATUSES = (408, 425, 429)
 _PIECE_BYTES = 64 * 1024
 _LARGEST_ANSWER_BYTES = 1024 * 1024
 _EXCHANGE_S = 300.0
+_LEAST_BYTES_PER_S = 1024
+"""Minimum rate of a stream. A slower server is cut off."""
+_RATE_MEASURED_S = 15.0
 
 Body = bytes | IO[bytes] | None
 
@@ -57,6 +61,31 @@ class HttpAnswer:
     content: bytes
 
 
+class HttpStream:
+    """An open response. Its body may take as long as it comes at the minimum rate."""
+
+    def __init__(
+        self, answer: HTTPResponse, deadline: ExchangeDeadline, origin: str, timeout_s: float
+    ) -> None:
+        self._answer = answer
+        self._deadline = deadline
+        self._timeout_s = timeout_s
+        self.origin = origin
+        self.status: int = answer.status
+        self.headers: Mapping[str, str] = answer.headers
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yields the body as it was sent."""
+        began_s, count = time.monotonic(), 0
+        while piece := self._answer.read(_PIECE_BYTES, decode_content=False):
+            count += len(piece)
+            yield piece
+            elapsed_s = time.monotonic() - began_s
+            if elapsed_s > _RATE_MEASURED_S and count >= elapsed_s * _LEAST_BYTES_PER_S:
+                self._deadline.extend(self._timeout_s)
+                began_s, count = time.monotonic(), 0
+
+
 class GuardedClient:
     """HTTP client with address checks. Every method may be called from any thread. Ignores proxy settings of
     the environment: a proxy would resolve the names itself."""
@@ -71,7 +100,7 @@ class GuardedClient:
     ) -> None:
         self._may_reach: AddressCheck = (lambda _: True) if may_reach_private else is_public
         self._resolve = resolve
-        self._tls = tls or _tls()
+        self.tls = tls or _tls()
 
     def check(self, url: str) -> None:
         """Checks the URL without any network access. Raises: UrlRefused."""
@@ -103,12 +132,33 @@ class GuardedClient:
                 _write(file, piece)
             return answer.headers.get("Content-Type")
 
-    def exchange(self, method: str, url: str, content: Body, headers: Mapping[str, str]) -> HttpAnswer:
+    @contextmanager
+    def stream(
+        self, url: str, headers: Mapping[str, str], secret_headers: Mapping[str, str], timeout_s: float
+    ) -> Iterator[HttpStream]:
+        """Sends a GET request and yields the response, whatever its status. `secret_headers` go to the
+        server of the URL only, not to one that it redirects to. `timeout_s`: for the headers, and from then
+        on for any part of the body that comes slower than the minimum rate. Raises: UrlRefused; WebError;
+        WebUnavailable if a retry may succeed."""
+        with (
+            ExchangeDeadline(timeout_s) as deadline,
+            self._answer("GET", url, None, headers, deadline, secret_headers=secret_headers) as answer,
+        ):
+            yield HttpStream(answer, deadline, read_url(url).origin, timeout_s)
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        content: Body,
+        headers: Mapping[str, str],
+        timeout_s: float = _EXCHANGE_S,
+    ) -> HttpAnswer:
         """Sends one request and returns the response, whatever its status. Follows no redirect. For a
         library with a protocol of its own (S3). Raises: UrlRefused; WebError; WebUnavailable if a retry
         may succeed."""
         with (
-            ExchangeDeadline(_EXCHANGE_S) as deadline,
+            ExchangeDeadline(timeout_s) as deadline,
             self._answer(method, url, content, headers, deadline, follows_redirects=False) as answer,
         ):
             received = b"".join(_pieces(answer, _LARGEST_ANSWER_BYTES, read_url(url).origin))
@@ -124,14 +174,17 @@ class GuardedClient:
         deadline: ExchangeDeadline,
         *,
         follows_redirects: bool = True,
+        secret_headers: Mapping[str, str] | None = None,
     ) -> Iterator[HTTPResponse]:
         """Yields the final response; every redirect target is checked like the first URL."""
         target = read_url(url)
+        first = target.origin
         for _ in range(MOST_REDIRECTS + 1):
+            own = {**headers, **(secret_headers or {})} if target.origin == first else headers
             with (
                 _translating_errors(target, deadline),
                 closing(self._open(target, deadline)) as connection,
-                closing(_ask(connection, method, target, content, headers)) as answer,
+                closing(_ask(connection, method, target, content, own)) as answer,
             ):
                 location = answer.headers.get("Location")
                 if not follows_redirects or answer.status not in _REDIRECTS or location is None:
@@ -144,7 +197,7 @@ class GuardedClient:
 
     def _open(self, target: Target, deadline: ExchangeDeadline) -> HTTPConnection:
         endpoints = checked_addresses(target.host, target.port, self._resolve, self._may_reach)
-        return open_http(target, endpoints, deadline, self._tls)
+        return open_http(target, endpoints, deadline, self.tls)
 
 
 def _ask(
@@ -160,7 +213,7 @@ def _ask(
         "Connection": "close",
         **headers,
     }
-    if target.authorization is not None:
+    if target.authorization is not None and "Authorization" not in headers:
         all_headers["Authorization"] = target.authorization
     connection.connect()
     # The server may answer before it has read the whole request.

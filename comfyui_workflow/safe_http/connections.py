@@ -55,6 +55,15 @@ class ExchangeDeadline:
             self._socket = opened.dup()
         self.left_s()
 
+    def extend(self, timeout_s: float) -> None:
+        """Starts the time again. Raises: TimeoutError if it is over."""
+        self.left_s()
+        self._timer.cancel()
+        self._until_s = time.monotonic() + timeout_s
+        self._timer = threading.Timer(timeout_s, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+
     def _cut(self) -> None:
         with self._lock:
             self._is_over = True

@@ -20,8 +20,9 @@ from comfyui_workflow.workflows.input_formats import GivenWorkflow, read_given_s
 
 CLIENT_ENTRIES = ("uploads", "outputs")
 """Subdirectories of the data directory that requests may name."""
-PRIVATE_ENTRIES = ("runs", "jobs", "batches", "webhooks", "secrets", "logins", "server.lock", "server_id",
-                   "known_hosts", "instances.json", "usage.json", "local_ports.json")  # fmt: skip
+PRIVATE_ENTRIES = ("runs", "jobs", "batches", "webhooks", "secrets", "url_secrets", "logins", "downloads",
+                   "server.lock", "server_id", "known_hosts", "instances.json", "usage.json",
+                   "local_ports.json")  # fmt: skip
 """Entries of the data directory that only the server itself reads and writes."""
 _PHRASES = {
     InputKind.IMAGE: "pictures",

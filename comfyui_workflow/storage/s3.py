@@ -1,11 +1,12 @@
-"""Uploads outputs to a bucket of Amazon S3 or of another service with the S3 API, and makes URLs for them."""
+"""Amazon S3 and other services with the S3 API: downloads, uploads, and URLs for uploaded files."""
 
 import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,11 +16,19 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+)
 
-from comfyui_workflow.errors import StorageError, UrlRefused, WebError
+from comfyui_workflow.errors import StorageError, StorageUnavailable, UrlRefused, WebError
+from comfyui_workflow.runs.credentials import Auth, RequestSecrets
 from comfyui_workflow.runs.job import Bucket
-from comfyui_workflow.storage.base import Send
+from comfyui_workflow.runs.upload_target import UploadTarget
+from comfyui_workflow.storage.base import Report, S3Account, Send, SignedUrl, no_report
 
 __all__ = ["Bucket", "S3Storage"]
 
@@ -110,27 +119,161 @@ class S3Storage:
         """The boto3 client, made once: loading boto3's description of S3 takes a tenth of a second, and must
         be done in one thread at a time."""
         address = parse_endpoint(self._bucket)
+        account = S3Account(
+            access_key_id=self._bucket.access_key_id,
+            secret_access_key=self._bucket.secret_access_key,
+            endpoint_url=address.endpoint_url,
+            region=address.region,
+        )
         with self._lock:
-            client = boto3.session.Session().client(
-                "s3",
-                endpoint_url=address.endpoint_url,
-                region_name=address.region,
-                aws_access_key_id=self._bucket.access_key_id,
-                aws_secret_access_key=self._bucket.secret_access_key,
-                config=Config(
-                    signature_version="s3v4",
-                    s3={"addressing_style": "path"},
-                    connect_timeout=CONNECT_TIMEOUT_S,
-                    read_timeout=READ_TIMEOUT_S,
-                    retries={"total_max_attempts": TRIES, "mode": "standard"},
-                    # Some other services with the S3 API do not support the newer checksums.
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                ),
+            return _new_client(account, self._send)
+
+
+class S3Access:
+    """Downloads from and uploads to `s3://bucket/key`, with the account of the settings or of the request.
+    Thread-safe. `send` sends the requests to an endpoint that the request names."""
+
+    def __init__(self, account: S3Account, send: Send) -> None:
+        self._account = account
+        self._send = send
+
+    def signed(self, url: str, secrets: RequestSecrets) -> SignedUrl:
+        bucket, key = _parts(secrets.complete(url))
+        auth = secrets.auth_for(url)
+        account, is_guarded = self._account_for(auth)
+        client = self._client(account, is_guarded)
+        with _telling(f"s3://{bucket}/{key}"):
+            if account.endpoint_url is None:
+                client.head_object(Bucket=bucket, Key=key)  # boto3 learns the region of the bucket
+            params = {"Bucket": bucket, "Key": key}
+            web: str = client.generate_presigned_url("get_object", Params=params, ExpiresIn=URL_LIFETIME_S)
+        return SignedUrl(url=web, is_trusted=not is_guarded)
+
+    def url_of(self, target: UploadTarget, key: str) -> str:
+        return target.url_of(key)
+
+    def put(
+        self,
+        target: UploadTarget,
+        path: Path,
+        key: str,
+        content_type: str,
+        *,
+        secrets: RequestSecrets,
+        report: Report = no_report,
+    ) -> str:
+        url = target.url_of(key)
+        client = self._client(*self._account_for(secrets.auth_for(url)))
+        done = _Counted(path.stat().st_size, report)
+        with _telling(url):
+            client.upload_file(
+                str(path),
+                target.place,
+                key,
+                ExtraArgs={"ContentType": content_type},
+                Callback=done.add,
+                Config=TransferConfig(use_threads=False),  # boto3's threads would keep the server alive
             )
-            if self._send is not None:
-                client.meta.events.register("before-send.s3", partial(_send_request, self._send))
-            return client
+            size_bytes = client.head_object(Bucket=target.place, Key=key)["ContentLength"]
+        if size_bytes != path.stat().st_size:
+            raise StorageUnavailable(f"{url} is incomplete after its upload")
+        return url
+
+    def _account_for(self, auth: Auth | None) -> tuple[S3Account, bool]:
+        """Returns the account, and True if the request chose its endpoint. Raises: StorageError."""
+        if auth is None:
+            return self._account, False
+        if auth.kind != "s3":
+            raise StorageError(f"The credentials of type {auth.kind} are not for URLs that begin with s3://")
+        own = S3Account(
+            access_key_id=auth.name,
+            secret_access_key=auth.secret,
+            session_token=auth.session_token,
+            endpoint_url=auth.endpoint or self._account.endpoint_url,
+            region=auth.region or self._account.region,
+        )
+        return own, auth.endpoint is not None
+
+    def _client(self, account: S3Account, is_guarded: bool) -> Any:
+        with _making:
+            return _known_client(account, self._send if is_guarded else None)
+
+
+class _Counted:
+    """Sums up the bytes that boto3 reports."""
+
+    def __init__(self, size_bytes: int, report: Report) -> None:
+        self._size_bytes = size_bytes
+        self._report = report
+        self._done_bytes = 0
+
+    def add(self, count: int) -> None:
+        self._done_bytes += count
+        self._report(self._done_bytes, self._size_bytes)
+
+
+_making = threading.Lock()
+
+
+@lru_cache(maxsize=8)
+def _known_client(account: S3Account, send: Send | None) -> Any:
+    return _new_client(account, send)
+
+
+def _new_client(account: S3Account, send: Send | None) -> Any:
+    client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=account.endpoint_url,
+        region_name=account.region or "us-east-1",
+        aws_access_key_id=account.access_key_id,
+        aws_secret_access_key=account.secret_access_key,
+        aws_session_token=account.session_token,
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path" if account.endpoint_url else "auto"},
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"total_max_attempts": TRIES, "mode": "standard"},
+            # Some other services with the S3 API do not support the newer checksums.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+    if send is not None:
+        client.meta.events.register("before-send.s3", partial(_send_request, send))
+    return client
+
+
+@contextmanager
+def _telling(url: str) -> Iterator[None]:
+    """Turns boto3's errors into ours. Raises: StorageUnavailable, StorageError."""
+    try:
+        yield
+    except NoCredentialsError as error:
+        raise StorageError(
+            f"{url}: this server has no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from error
+    except UrlRefused as error:
+        raise StorageError(f"{url}: {error}") from error
+    except (Boto3Error, BotoCoreError, ClientError, OSError, ValueError) as error:
+        message = f"{url}: {_reason(error)}"
+        raise (StorageUnavailable if _is_transient(error) else StorageError)(message) from error
+
+
+def _is_transient(error: Exception) -> bool:
+    cause = error.__context__ if isinstance(error, Boto3Error) else error
+    if isinstance(cause, ClientError):
+        status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status >= 500 or status in (408, 425, 429)
+    return isinstance(cause, HTTPClientError | OSError)
+
+
+def _parts(url: str) -> tuple[str, str]:
+    """Returns (bucket, key). Raises: StorageError."""
+    bucket, _, key = url.partition("://")[2].partition("/")
+    if not bucket or not key:
+        raise StorageError("A URL of S3 looks like s3://bucket/key")
+    return bucket, key
 
 
 def _send_request(send: Send, request: AWSPreparedRequest, **_: object) -> AWSResponse:

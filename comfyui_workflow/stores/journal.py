@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from comfyui_workflow.errors import RunNotFound
 from comfyui_workflow.runs.batch import last_start
+from comfyui_workflow.runs.credentials import NO_SECRETS, RequestSecrets, decode_secrets, encode_secrets
 from comfyui_workflow.runs.events import Event
-from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.model import Run, needs_url_secrets
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.stores.base import RunStore
 from comfyui_workflow.stores.files.api_keys import ApiKeys
@@ -22,9 +24,14 @@ class RunJournal:
     """See the module. Thread-safe."""
 
     def __init__(
-        self, store: RunStore, clock: Callable[[], datetime] = now, api_keys: ApiKeys | None = None
+        self,
+        store: RunStore,
+        clock: Callable[[], datetime] = now,
+        api_keys: ApiKeys | None = None,
+        url_secrets: ApiKeys | None = None,
     ) -> None:
         self._store = store
+        self._url_secrets = url_secrets or ApiKeys()
         self._api_keys = api_keys or ApiKeys()
         self._clock = clock
         self._changed = threading.Condition()
@@ -56,15 +63,15 @@ class RunJournal:
 
     def add(self, run: Run, api_key: str | None = None) -> None:
         """Adds a run; `api_key` as in `add_all`. Raises: StoreError."""
-        with self._with_keys({} if api_key is None else {run.run_id: api_key}):
-            self._store.add(run)
+        with self._with_keys({} if api_key is None else {run.run_id: api_key}), self._with_secrets([run]):
+            self._store.add(_without_secrets(run))
         self._wake(is_status_change=True)
 
     def add_all(self, runs: Sequence[Run], api_keys: Mapping[str, str] | None = None) -> None:
         """Adds all runs or, after an error, none. `api_keys`: the Comfy.org API keys by run id. Each is
         stored until ComfyUI has accepted the prompt or the run has ended. Raises: StoreError."""
-        with self._with_keys(api_keys or {}):
-            self._store.add_all(runs)
+        with self._with_keys(api_keys or {}), self._with_secrets(runs):
+            self._store.add_all([_without_secrets(run) for run in runs])
         self._wake(is_status_change=True)
 
     @contextmanager
@@ -77,6 +84,18 @@ class RunJournal:
         except BaseException:
             for run_id in api_keys:
                 self._api_keys.forget(run_id)
+            raise
+
+    @contextmanager
+    def _with_secrets(self, runs: Sequence[Run]) -> Iterator[None]:
+        """Stores the credentials that the requests bring, in the same way."""
+        secrets = {run.run_id: encode_secrets(run.request.secrets) for run in runs if run.request.secrets}
+        self._url_secrets.put_all(secrets)
+        try:
+            yield
+        except BaseException:
+            for run_id in secrets:
+                self._url_secrets.forget(run_id)
             raise
 
     def record(self, run_id: str, event: Event) -> Run:
@@ -102,6 +121,8 @@ class RunJournal:
         run = self._store.update(run_id, change, event.saving)
         if run.is_finished or (run.is_accepted and not before[0].is_accepted):
             self._api_keys.forget(run_id)
+        if run.is_finished and not needs_url_secrets(run):
+            self._url_secrets.forget(run_id)
         self._wake(is_status_change=run.status is not before[0].status)
         if run.is_finished is not before[0].is_finished:
             for callback in self._on_finish if run.is_finished else self._on_reopening:
@@ -119,6 +140,11 @@ class RunJournal:
         """Returns the API key; None if the run has none, or the key was removed."""
         return self._api_keys.get(run_id)
 
+    def url_secrets(self, run_id: str) -> RequestSecrets:
+        """Returns the credentials for the URLs of a run; none if they were removed. Raises: StoreError."""
+        content = self._url_secrets.get(run_id)
+        return NO_SECRETS if content is None else decode_secrets(content)
+
     def last_start(self, batch_id: str) -> datetime | None:
         """Returns the latest start time of a batch's runs."""
         return last_start(self._store.of_batch(batch_id))
@@ -134,3 +160,7 @@ class RunJournal:
         with self._changed:
             self._status_version += is_status_change
             self._changed.notify_all()
+
+
+def _without_secrets(run: Run) -> Run:
+    return replace(run, request=replace(run.request, secrets=NO_SECRETS)) if run.request.secrets else run

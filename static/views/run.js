@@ -52,7 +52,7 @@ function head(run) {
     el("div.actions", {},
       run.end_time ? null : button(run.cancel_requested ? "Cancelling…" : "Cancel", "cancel",
         { id: run.workflow_id, name: run.workflow_name }, run.cancel_requested ? "waiting" : "plain"),
-      run.can_retry ? button("Retry", "retry", { id: run.workflow_id }) : null,
+      run.can_retry ? button(run.error_code === "upload_failed" ? "Retry upload" : "Retry", "retry", { id: run.workflow_id }) : null,
       el("a.button", { href: toStart({ from: run.workflow_id }) }, "Run again with changes"),
       run.outputs.some((output) => output.downloaded)
         ? el("a.button.primary", { href: `${RUNS}/${run.workflow_id}/outputs.zip`, download: "" }, "Download all") : null));

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from comfyui_workflow.api.mount import ApiServices
-from comfyui_workflow.app import create_flask, create_jobs, path_policy
+from comfyui_workflow.app import create_flask, create_jobs, path_policy, storage_settings
 from comfyui_workflow.delivery.webhooks.sender import Outbox
 from comfyui_workflow.errors import ConnectionFailed
 from comfyui_workflow.execution.live_progress import LiveProgress
@@ -23,6 +23,7 @@ from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.path_policy import PathPolicy
@@ -34,6 +35,8 @@ from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.ssh.connection import Connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
+from comfyui_workflow.storage.cache import DownloadCache
+from comfyui_workflow.storage.registry import StorageRegistry
 from comfyui_workflow.stores.base import RunStore
 from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
@@ -134,7 +137,10 @@ def parts_of(
     batches.open()
     job_store = FileJobStore(settings.data_dir / "jobs")
     job_store.open()
-    web = GuardedClient(may_reach_private=settings.webhook_private)
+    web = GuardedClient(may_reach_private=settings.may_reach_private_urls)
+    storages = StorageRegistry(storage_settings(settings), web)
+    cache = DownloadCache(settings.downloads_dir, storages, guarded=web, trusted=web)
+    uploads = Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed)
     outbox = Outbox(MemoryWebhookStore(), web)
     outbox.open()
     return ApiServices(
@@ -155,7 +161,8 @@ def parts_of(
         models=ModelService(sessions),
         live_view=LiveProgress(),
         files=files or PathPolicy(readable_dirs=None, writable_dirs=None),
-        uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),
+        uploads=uploads,
+        urls=UrlInputs(storages=storages, cache=cache, uploads=uploads),
         settings=settings,
     )
 

@@ -363,3 +363,42 @@ def _filename(body: Json) -> str:
 
 def _served(content: bytes, status: int = 200) -> Any:
     return Answer(status=status, headers={"Content-Length": str(len(content))}, pieces=(content,))
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_outputs_are_uploaded(
+    make_server: Callable[..., ServerProcess], instance: Instance, receiver: Receiver, is_async: bool
+) -> None:
+    server, client = hooked(make_server, instance)
+    prefix = receiver.url("/base").replace("http://", "http://user:hidden@")
+    credentials = [{"url_pattern": "https://a/**", "auth": {"type": "bearer", "token": "hidden too"}}]
+    answer = client.post(
+        "/prompt",
+        id="up",
+        prompt=painted(8),
+        convert_output={"format": "webp"},
+        credentials=credentials,
+        http_upload={"url_prefix": prefix, "async": is_async},
+    )
+    assert answer.status_code == (202 if is_async else 200), answer.text
+    assert "hidden" not in answer.text
+    wait_until(lambda: client.get("/prompt/up").json()["status"] == "completed", what="it is uploaded")
+    state = client.get("/prompt/up").json()
+    assert state["images"] == [receiver.url("/base/up_out_00001_.webp")]
+    assert state["http_upload"] == {"url_prefix": receiver.url("/base"), "async": is_async}
+    assert state["credentials"] == [{"url_pattern": "https://a/**", "auth": {"type": "bearer"}}]
+    (heard,) = receiver.heard
+    assert (heard.method, heard.path) == ("PUT", "/base/up_out_00001_.webp")
+    assert Image.open(io.BytesIO(heard.content)).format == "WEBP"
+    assert server.progress(state["workflow_id"])["status"] == "completed"
+
+
+def test_an_upload_that_fails_is_no_success(
+    make_server: Callable[..., ServerProcess], instance: Instance, receiver: Receiver
+) -> None:
+    _, client = hooked(make_server, instance)
+    receiver.answers = [Answer(status=403)]
+    answer = client.post("/prompt", prompt=painted(), http_upload={"url_prefix": receiver.url()})
+    assert answer.status_code == 500
+    assert answer.json()["message"].startswith("Failed to upload outputs: ")
+    assert client.post("/prompt", prompt=painted(), s3={"prefix": "x"}).json() == {"error": "Bad Request"}

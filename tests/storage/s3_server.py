@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import boto3
 import requests
 from moto.server import ThreadedMotoServer
 
@@ -26,3 +27,15 @@ def make_bucket(url: str, name: str) -> None:
 def keys_in(url: str, name: str) -> list[str]:
     listing = requests.get(f"{url}/{name}?list-type=2", timeout=10).text
     return [part.partition("</Key>")[0] for part in listing.split("<Key>")[1:]]
+
+
+def content_of(url: str, name: str, key: str) -> bytes:
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id="id",
+        aws_secret_access_key="secret",
+        region_name="us-east-1",
+    )
+    found: bytes = client.get_object(Bucket=name, Key=key)["Body"].read()
+    return found

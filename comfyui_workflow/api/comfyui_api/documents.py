@@ -1,11 +1,13 @@
 """Documents of comfyui-api: the answers to a prompt and the bodies of its webhooks, without the files."""
 
+import re
 from datetime import datetime
 from typing import Any
 
-from comfyui_workflow.api.comfyui_api.errors import NO_OUTPUTS, NOT_QUEUED
-from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, JobStatus
+from comfyui_workflow.api.comfyui_api.errors import NO_OUTPUTS, NOT_QUEUED, NOT_UPLOADED
+from comfyui_workflow.runs.job import JobStatus
 from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.upload_target import INPUT_NOT_DOWNLOADED, UPLOAD_FAILED
 from comfyui_workflow.services.jobs.view import JobView
 
 STATUS_WORDS = {
@@ -17,6 +19,7 @@ STATUS_WORDS = {
     JobStatus.TIMEOUT: "failed",
 }
 _REFUSALS = frozenset({"invalid_workflow", "prompt_refused", "api_key_gone"})
+_NOT_DOWNLOADED = re.compile(r"Input (\S+) could not be downloaded: (.*)", re.DOTALL)
 Json = dict[str, Any]
 
 
@@ -47,8 +50,10 @@ def state_document(view: JobView) -> Json:
 def failure_of(view: JobView) -> str:
     """Returns the error message of a prompt that was not completed: that of comfyui-api, and the reason."""
     run, reason = view.run, _reason(view)
-    if run.error_code == IMAGE_NOT_FETCHED:
+    if run.error_code == INPUT_NOT_DOWNLOADED:
         return media_failure(view)[0]
+    if run.error_code == UPLOAD_FAILED:
+        return f"{NOT_UPLOADED}: {reason}"
     if run.error_code in _REFUSALS:
         return f"{NOT_QUEUED}: {reason}"
     return f"{NO_OUTPUTS}: {reason}"
@@ -57,9 +62,10 @@ def failure_of(view: JobView) -> str:
 def media_failure(view: JobView) -> tuple[str, str]:
     """Returns the message about an input file that could not be downloaded, and its location."""
     message = view.run.error_message or ""
-    name, _, reason = message.partition(": ")
+    found = _NOT_DOWNLOADED.fullmatch(message)
+    name, reason = (found[1], found[2]) if found else ("", message)
     failure, location = view.job.details.get("media", {}).get(name, ("Failed to download image", "prompt"))
-    return f"{failure}: {reason or message}", location
+    return f"{failure}: {reason}", location
 
 
 def stats_document(view: JobView) -> Json:

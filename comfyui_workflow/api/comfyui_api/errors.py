@@ -9,6 +9,7 @@ from comfyui_workflow.errors import InvalidRequest, WorkflowError
 BAD_REQUEST = "Bad Request"
 NO_SAVE_NODE = 'Prompt must contain a node with a "filename_prefix" input, such as "SaveImage"'
 NOT_QUEUED = "Failed to queue prompt"
+NOT_UPLOADED = "Failed to upload outputs"
 NO_OUTPUTS = "Failed to get prompt outputs"
 
 

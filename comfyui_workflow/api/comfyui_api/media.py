@@ -1,7 +1,7 @@
 """Input files in the nodes of a prompt: base64, a data URI or a URL in place of a file name.
 
 How it works. Inline content is stored on this server under a name made from its hash. A URL is downloaded
-later, by the job, to such a path. The node gets the name, and the run uploads the file to the instance. A
+later, by the run, to such a path. The node gets the name, and the run uploads the file to the instance. A
 file name stays as it is: ComfyUI says whether it has the file.
 """
 
@@ -16,11 +16,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from comfyui_workflow.api.comfyui_api.errors import InvalidPart
-from comfyui_workflow.errors import FileRefused, UrlRefused
+from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.files.file_types import usual_ending
 from comfyui_workflow.parsing.base64_text import decoded_base64
 from comfyui_workflow.parsing.untrusted import is_safe_name
-from comfyui_workflow.runs.job import ImageDownload
+from comfyui_workflow.runs.credentials import secret_urls, without_secrets
+from comfyui_workflow.runs.upload_target import InputDownload, check_storage_url
 from comfyui_workflow.services.uploads import Uploads
 
 Node = dict[str, Any]
@@ -69,7 +70,9 @@ class PromptMedia:
     """Raises: UrlRefused."""
     paths: dict[str, str] = field(default_factory=dict)
     """Local paths of the files and directories, by the names that the nodes get."""
-    downloads: list[ImageDownload] = field(default_factory=list)
+    downloads: list[InputDownload] = field(default_factory=list)
+    secret_urls: dict[str, str] = field(default_factory=dict, repr=False)
+    """Complete URLs of the downloads, by the URLs without their secrets."""
     locations: dict[str, tuple[str, str]] = field(default_factory=dict)
     """What a failed download is called, and its location in the prompt, by the name of the file."""
 
@@ -101,17 +104,18 @@ class PromptMedia:
             if directory is None and _FILE_NAME.fullmatch(given) and given[:5].lower() != "data:":
                 return _safe_file_name(given)
             return self._decoded(given, place, directory)
-        except (UrlRefused, FileRefused, ValueError) as error:
+        except (InvalidRequest, ValueError) as error:
             raise InvalidPart(f"{place.failure}: {error}", place.location) from error
 
     def _downloaded(self, url: str, place: "_Place", directory: tuple[str, str] | None) -> str:
-        self.check_url(url)
+        self.check_url(check_storage_url(url))
         ending = PurePosixPath(unquote(urlsplit(url).path)).suffix
         usual = _USUAL_ENDINGS[place.what]
         name = _hashed_name(url.encode(), ending if _ENDING.fullmatch(ending) else usual)
         if self._is_new(name, directory):
             path = self._path(name, directory)
-            self.downloads.append(ImageDownload(url=url, path=str(path)))
+            self.downloads.append(InputDownload(url=without_secrets(url), path=str(path)))
+            self.secret_urls.update(secret_urls([url]))
             self.locations[name] = (place.failure, place.location)
             self._add(name, path, directory)
         return name

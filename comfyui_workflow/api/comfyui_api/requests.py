@@ -15,6 +15,7 @@ from comfyui_workflow.api.mount import ApiServices
 from comfyui_workflow.api.run_requests import OrderReader, order_reader
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest, UrlRefused
 from comfyui_workflow.parsing.fields import is_valid_unicode
+from comfyui_workflow.runs.credentials import Credential, RequestSecrets, read_credentials, without_secrets
 from comfyui_workflow.runs.image_conversion import (
     FORMATS,
     ImageConversion,
@@ -22,6 +23,8 @@ from comfyui_workflow.runs.image_conversion import (
     read_conversion,
 )
 from comfyui_workflow.runs.job import JobOrder
+from comfyui_workflow.runs.upload_target import ReadUpload, UploadKind, UploadTarget, read_upload
+from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.workflows.editor.file import is_editor_format
 
@@ -31,10 +34,7 @@ TTL_S = 7 * 86_400.0
 """Time after which `GET /prompt/<id>` forgets a prompt. Its run stays."""
 TARGET_HEADER = "Comfyui-Target"
 LONGEST_ID = 200
-UPLOAD_FIELDS = ("s3", "hf_upload", "azure_blob_upload", "http_upload")
 WEBHOOK_FIELDS = ("webhook", "webhook_v2")
-ECHOED = ("convert_output", *WEBHOOK_FIELDS)
-"""Fields of the request, beside `id` and `prompt`, that the answers repeat."""
 
 Body = dict[str, Any]
 
@@ -43,7 +43,9 @@ Body = dict[str, Any]
 class PromptReader:
     orders: OrderReader
     uploads: Uploads
-    check_url: Callable[[str], None]
+    urls: UrlInputs
+    check_webhook: Callable[[str], None]
+    """Raises: UrlRefused."""
     default_target: str
     prepends: bool
     """True: the id is put before each `filename_prefix`. False: it replaces the prefix."""
@@ -55,25 +57,35 @@ class PromptReader:
         prompt, prompt_id = _checked(body)
         conversion = _conversion(body)
         webhooks = self._webhooks(body)
-        media = PromptMedia(uploads=self.uploads, check_url=self.check_url)
+        upload, credentials = _upload(body), _credentials(body)
+        media = PromptMedia(uploads=self.uploads, check_url=self.urls.storages.check)
         graph = prompt if is_editor_format(prompt) else self._read_nodes(prompt, prompt_id, media)
         order = self._execute_body(body, graph, target or self.default_target)
         try:
             request, api_key = self.orders.read_with_key(order)
         except InvalidGraph as error:
             raise InvalidPart(str(error), "prompt") from error
+        secrets = RequestSecrets(credentials=credentials, urls={**media.secret_urls, **upload.urls})
+        self._check_addresses(upload.target, secrets)
+        request = replace(
+            request,
+            convert=conversion,
+            input_images=tuple(media.paths.values()),
+            downloads=tuple(media.downloads),
+            upload=upload.target,
+            secrets=secrets,
+        )
         return JobOrder(
-            request=replace(request, convert=conversion, input_images=tuple(media.paths.values())),
+            request=request,
             comfy_org_api_key=api_key,
             endpoint=request.ssh_connection,
             presenter=NAME,
             webhooks=tuple(dict.fromkeys(webhooks.values())),
             ttl_s=TTL_S,
-            fetches=tuple(media.downloads),
             client_id=prompt_id,
             is_delivered_here=True,
             details={
-                "echo": _echo(body, conversion),
+                "echo": _echo(body, conversion, upload),
                 "media": media.locations,
                 "preprocess_ms": round((time.monotonic() - began_s) * 1000),
             },
@@ -82,12 +94,19 @@ class PromptReader:
     def _execute_body(self, body: Body, graph: object, target: str) -> Body:
         return {"ssh_connection": target, "workflow": graph, "workflow_name": "prompt"}
 
+    def _check_addresses(self, target: UploadTarget | None, secrets: RequestSecrets) -> None:
+        """Raises: InvalidPart."""
+        try:
+            self.urls.check(target, secrets)
+        except UrlRefused as error:
+            raise InvalidPart(str(error), target.kind.value if target else "credentials") from error
+
     def _webhooks(self, body: Body) -> dict[str, str]:
         """Returns the URLs by their fields. Raises: InvalidPart."""
         found = {name: body[name] for name in WEBHOOK_FIELDS if body.get(name)}
         for name, url in found.items():
             try:
-                self.check_url(url)
+                self.check_webhook(url)
             except UrlRefused as error:
                 raise InvalidPart(f"{name}: {error}", name) from error
         return found
@@ -120,7 +139,8 @@ def prompt_reader(services: ApiServices) -> PromptReader:
     return PromptReader(
         orders=order_reader(services, may_lack_instances=True),
         uploads=services.uploads,
-        check_url=services.outbox.check,
+        urls=services.urls,
+        check_webhook=services.outbox.check,
         default_target=settings.comfyui_api_target,
         prepends=settings.comfyui_api_prepend_filenames,
     )
@@ -136,14 +156,26 @@ def _checked(body: Body) -> tuple[Body, str]:
         raise InvalidBody("each node of the prompt must be an object with a class_type")
     if not prompt_id or len(prompt_id) > LONGEST_ID or not is_valid_unicode(prompt_id):
         raise InvalidPart(f"id must be a text of 1 to {LONGEST_ID} characters", "id")
-    _refuse_uploads(body)
     return prompt, prompt_id
 
 
-def _refuse_uploads(body: Body) -> None:
-    given = next((name for name in (*UPLOAD_FIELDS, "credentials") if body.get(name) is not None), None)
-    if given is not None:
-        raise InvalidPart(f"{given} is not supported: this server returns the outputs itself", given)
+def _upload(body: Body) -> ReadUpload:
+    """Reads where the outputs go: the first field that is present. `webhook` gets them itself, so with it
+    they are uploaded nowhere, as by comfyui-api. Raises: InvalidBody."""
+    if body.get("webhook"):
+        return ReadUpload()
+    try:
+        return read_upload(body, by_run=False)
+    except InvalidRequest as error:
+        raise InvalidBody(str(error)) from error
+
+
+def _credentials(body: Body) -> tuple[Credential, ...]:
+    """Raises: InvalidBody."""
+    try:
+        return read_credentials(body.get("credentials"))
+    except InvalidRequest as error:
+        raise InvalidBody(str(error)) from error
 
 
 def _is_node(node: object) -> bool:
@@ -164,12 +196,31 @@ def _conversion(body: Body) -> ImageConversion | None:
         raise InvalidPart(f"convert_output.{error}", location) from error
 
 
-def _echo(body: Mapping[str, Any], conversion: ImageConversion | None) -> Body:
-    """Returns the fields that the answers repeat, with the defaults of comfyui-api."""
-    echo = {name: body[name] for name in ECHOED if name in body}
-    if conversion is not None and conversion.options:
-        echo["convert_output"] = {"format": conversion.format, "options": conversion.all_options}
+def _echo(body: Mapping[str, Any], conversion: ImageConversion | None, upload: ReadUpload) -> Body:
+    """Returns the fields that the answers repeat, with the defaults of comfyui-api, and without secrets."""
+    echo = {name: body[name] for name in WEBHOOK_FIELDS if name in body}
+    if conversion is not None:
+        options = {"options": conversion.all_options} if conversion.options else {}
+        echo["convert_output"] = {"format": conversion.format, **options}
+    if body.get("credentials"):
+        echo["credentials"] = [
+            {"url_pattern": without_secrets(each["url_pattern"]), "auth": {"type": each["auth"]["type"]}}
+            for each in body["credentials"]
+        ]
+    if upload.target is not None:
+        echo[upload.target.kind.value] = _upload_echo(upload.target)
     return echo
 
 
-__all__ = ["NAME", "TARGET_HEADER", "InvalidRequest", "PromptReader", "prompt_reader"]
+def _upload_echo(target: UploadTarget) -> Body:
+    is_async = {"async": bool(target.is_async)}
+    match target.kind:
+        case UploadKind.S3:
+            return {"bucket": target.place, "prefix": target.prefix, **is_async}
+        case UploadKind.HUGGING_FACE:
+            names = {"repo": target.place, "repo_type": target.repo_type, "revision": target.revision}
+            return {**names, "directory": target.prefix or "/", **is_async}
+        case UploadKind.AZURE:
+            return {"container": target.place, "blob_prefix": target.prefix, **is_async}
+        case UploadKind.HTTP:
+            return {"url_prefix": target.place, **is_async}

@@ -37,8 +37,9 @@ from comfyui_workflow.api.spooled_json import spooled_response, spooling, write_
 from comfyui_workflow.errors import InvalidRequest, JobNotFound, ServerBusy
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.state import Reachability
-from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, JobStatus
+from comfyui_workflow.runs.job import JobStatus
 from comfyui_workflow.runs.target import tag_of
+from comfyui_workflow.runs.upload_target import INPUT_NOT_DOWNLOADED, UploadKind
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.view import DeliveredFile, JobView, output_of
 from comfyui_workflow.services.models import ModelService
@@ -65,7 +66,7 @@ class PromptViews:
 
     def prompt(self) -> Response:
         body = _body()
-        if body.get("webhook") or body.get("webhook_v2"):
+        if _is_asynchronous(body):
             return _accepted(self._submitted(body))
         if not self.waiting.acquire(blocking=False):
             raise ServerBusy(
@@ -134,7 +135,7 @@ class PromptViews:
             )
         if view.status is JobStatus.SUCCEEDED:
             return _with_files(request_document(view), view, self.spool_dir)
-        if view.run.error_code == IMAGE_NOT_FETCHED:
+        if view.run.error_code == INPUT_NOT_DOWNLOADED:
             raise InvalidPart(*media_failure(view))
         raise PromptNotRun(failure_of(view))
 
@@ -183,6 +184,14 @@ def _body() -> dict[str, Any]:
         return json_body()
     except InvalidRequest as error:
         raise InvalidBody(str(error)) from error
+
+
+def _is_asynchronous(body: dict[str, Any]) -> bool:
+    """True with a webhook, and if the upload is asynchronous. A body with wrong types is refused later."""
+    if body.get("webhook") or body.get("webhook_v2"):
+        return True
+    upload = next((body[kind] for kind in UploadKind if body.get(kind) is not None), None)
+    return isinstance(upload, dict) and upload.get("async") is True
 
 
 def _accepted(view: JobView) -> Response:

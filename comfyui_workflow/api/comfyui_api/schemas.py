@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import RootModel
+from pydantic import Field, RootModel
 
 from comfyui_workflow.api.operations import OpenRequestBody, ResponseBody
 
@@ -31,6 +31,40 @@ class ConvertOutput(OpenRequestBody):
     """Options of sharp (docs/api/image-conversion.md). An unknown one is an error."""
 
 
+class UrlCredential(OpenRequestBody):
+    url_pattern: str
+    """Glob of the URL: `*` stops at a slash, `**` is anything, `?` is one character."""
+    auth: dict[str, Any]
+    """`type` is `bearer`, `basic`, `header`, `query` or `s3`."""
+
+
+class UploadTiming(OpenRequestBody):
+    is_async: bool = Field(default=False, alias="async")
+    """True: the answer 202 comes at once."""
+
+
+class S3Target(UploadTiming):
+    bucket: str
+    prefix: str | None = None
+
+
+class HuggingFaceTarget(UploadTiming):
+    repo: str
+    repo_type: Literal["model", "dataset"] = "model"
+    revision: str = "main"
+    directory: str = "/"
+
+
+class AzureTarget(UploadTiming):
+    container: str
+    blob_prefix: str | None = None
+
+
+class HttpTarget(UploadTiming):
+    url_prefix: str
+    """Each output is sent with PUT to this URL, a slash and its name."""
+
+
 class PromptBody(OpenRequestBody):
     """A prompt. Unknown fields are ignored."""
 
@@ -43,6 +77,14 @@ class PromptBody(OpenRequestBody):
     webhook_v2: str | None = None
     """URL that gets one signed POST with the whole answer (`prompt.complete`, `prompt.failed`)."""
     convert_output: ConvertOutput | None = None
+    credentials: list[UrlCredential] | None = None
+    """For the URLs of input files. The first whose pattern matches is used. Never stored in a record."""
+    s3: S3Target | None = None
+    """The outputs are uploaded there, and the answer has their URLs. Of several targets, the first in the
+    order of this schema."""
+    hf_upload: HuggingFaceTarget | None = None
+    azure_blob_upload: AzureTarget | None = None
+    http_upload: HttpTarget | None = None
 
 
 class InterruptPromptBody(OpenRequestBody):
@@ -85,11 +127,17 @@ class PromptEcho(ResponseBody):
     webhook: str | None = None
     webhook_v2: str | None = None
     convert_output: dict[str, Any] | None = None
+    credentials: list[dict[str, Any]] | None = None
+    """Without secrets."""
+    s3: dict[str, Any] | None = None
+    hf_upload: dict[str, Any] | None = None
+    azure_blob_upload: dict[str, Any] | None = None
+    http_upload: dict[str, Any] | None = None
 
 
 class PromptResponse(PromptEcho):
     images: list[str] | None = None
-    """The content of each output as base64."""
+    """The content of each output as base64, or its URL if it was uploaded."""
     filenames: list[str] | None = None
     stats: ExecutionStats | None = None
     status: Literal["ok"] | None = None

@@ -5,6 +5,7 @@ from typing import Any
 from comfyui_workflow.api.request import text
 from comfyui_workflow.api.run_requests import default_comfyui_port
 from comfyui_workflow.runs.model import Run, RunRequest
+from comfyui_workflow.runs.upload_target import upload_field
 from comfyui_workflow.scheduling.capacity import Registry
 from comfyui_workflow.ssh import defaults
 from comfyui_workflow.workflows.graph import Graph
@@ -24,7 +25,8 @@ def request_body_of(request: RunRequest, directory: Registry) -> dict[str, Any]:
     optional = {
         "inputs": ({}, dict(request.inputs)),
         "seed_mode": (SeedMode.SAVED, request.seed_mode.value),
-        "input_images": ([], list(request.input_images)),
+        "input_images": ([], _input_images(request)),
+        "upload": (None, request.upload and upload_field(request.upload)),
         "comfyui_port": (default_comfyui_port(request.target), request.comfyui_port),
         "comfyui_input_dir": (defaults.INPUT_DIR, request.comfyui_input_dir),
         "comfyui_output_dir": (defaults.OUTPUT_DIR, request.comfyui_output_dir),
@@ -69,6 +71,12 @@ def workflow_of(run: Run) -> Any:
     if known is not None or needs_conversion(request):
         return known or request.workflow.editor_file
     return preliminary_graph(request)
+
+
+def _input_images(request: RunRequest) -> list[str]:
+    """Inputs that were given by URL are URLs again, without their secrets."""
+    urls = {each.path: each.url for each in request.downloads}
+    return [urls.get(path, path) for path in request.input_images]
 
 
 def _requested_workflow(request: RunRequest) -> Any:

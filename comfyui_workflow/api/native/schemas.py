@@ -82,7 +82,7 @@ class OneRun(RequestBody):
     `any` (any enabled instance) or `any:<tag>`."""
     workflow_file: str | None = None
     """Path on the server of a workflow in API or editor format, or of a PNG, WEBP or JPEG that contains
-    one."""
+    one; or its URL."""
     workflow: dict[str, Any] | str | None = None
     """The workflow itself, in API or editor format, also as a JSON text. Give either this or
     `workflow_file`."""
@@ -96,7 +96,15 @@ class OneRun(RequestBody):
     """Display name. Default: the name of the file, else `workflow`."""
     input_images: list[str] | None = None
     """Paths on the server of files, or of directories of files, that are uploaded to the instance: below
-    ComfyUI's input directory, where the workflow names them."""
+    ComfyUI's input directory, where the workflow names them. Also URLs of files (`https://`, `s3://`,
+    `hf://`), which the server downloads first."""
+    credentials: list[dict[str, Any]] | None = None
+    """Credentials for URLs of this request: `{"url_pattern": "https://host/**", "auth": {"type": "bearer",
+    "token": "…"}}`. Not part of any record or response; deleted when the run needs them no more."""
+    upload: dict[str, Any] | str | None = None
+    """Where the outputs are uploaded to, after they were downloaded: a URL (`s3://bucket/prefix`,
+    `hf://owner/repo/directory`, `https://…`), or an object with one of `s3`, `hf_upload`,
+    `azure_blob_upload` and `http_upload`."""
     output_dir: str | None = None
     """Directory on the server for the output files. Default: the setting `COMFYUI_WORKFLOW_OUTPUT_DIR`, else
     `/tmp/comfyui_outputs`, or `outputs` in the data directory if writing is limited to it."""
@@ -216,6 +224,10 @@ class OutputFile(ResponseBody):
     size_bytes: int | None
     error: str | None
     """Why the file is not downloaded; null otherwise."""
+    upload_url: str | None
+    """Where the file was uploaded to; null if it was not, or if the run has no `upload`."""
+    upload_error: str | None
+    """Why the file is not uploaded; null otherwise."""
 
 
 class LivePreview(ResponseBody):
@@ -229,7 +241,7 @@ class LivePreview(ResponseBody):
 
 class Transfer(ResponseBody):
     direction: Literal["upload", "download"]
-    """`upload`: to the instance. `download`: from the instance."""
+    """`upload`: to the instance, or to a storage. `download`: from one of them."""
     filename: str
     done_bytes: int
     total_bytes: int | None

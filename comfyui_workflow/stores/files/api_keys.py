@@ -1,12 +1,15 @@
-"""Comfy.org API keys of runs. Each is in a file of its own until ComfyUI has accepted the prompt or the run
-has ended. A key is never in a record, and is not kept in memory meanwhile.
+"""Secrets of runs: API keys of Comfy.org, and credentials for URLs. Each is in its own file: an API key until
+ComfyUI has accepted the prompt or the run has ended, credentials until no step needs them. A secret is never
+in a record, and is not kept in memory meanwhile.
 
-    DATA_DIR/secrets/<run_id>
+    DATA_DIR/secrets/<run_id>           API keys
+    DATA_DIR/url_secrets/<run_id>       credentials
 """
 
 import json
 import logging
 import os
+import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -33,8 +36,10 @@ _IN_RECORD = b'"comfy_org_api_key":"'
 class ApiKeys:
     """See the module. Thread-safe. Without a directory no key is kept."""
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, what: str = "The API key of the run") -> None:
+        """`what`: the begin of error messages."""
         self._directory = directory
+        self._what = what
 
     def put(self, run_id: str, key: str) -> None:
         """Saves a key, on disk when this returns. Raises: StoreError."""
@@ -57,7 +62,7 @@ class ApiKeys:
         except OSError as error:
             for run_id in keys:
                 self.forget(run_id)
-            raise StoreError(f"The API key of the run cannot be saved: {error.strerror}") from error
+            raise StoreError(f"{self._what} cannot be saved: {error.strerror}") from error
 
     def get(self, run_id: str) -> str | None:
         """Returns the key; None if the run has none, or it was removed."""
@@ -78,13 +83,18 @@ class ApiKeys:
         except FileNotFoundError:
             return
         except OSError as error:
-            log.error("The API key of %s cannot be removed: %s", run_id, error.strerror)
+            log.error("%s %s cannot be removed: %s", self._what, run_id, error.strerror)
 
     def keep_only(self, run_ids: Collection[str]) -> None:
         """Removes the keys of all other runs. Called at the start: a crashed server may have left some."""
         for path in self._files():
             if path.name not in run_ids:
                 self.forget(path.name)
+
+    def run_ids(self, within_s: float) -> list[str]:
+        """Returns the runs whose secrets were saved at most so many seconds ago."""
+        oldest_s = time.time() - within_s
+        return [path.name for path in self._files() if path.stat().st_mtime >= oldest_s]
 
     def move_keys_from_records(self, runs: Path) -> None:
         """Removes the keys that an earlier version wrote into records. Keys of live runs are moved to files.

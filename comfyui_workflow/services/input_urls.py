@@ -1,0 +1,66 @@
+"""Files of requests that are given by URL: inputs, which are downloaded when their run starts, and workflows,
+which are downloaded at once."""
+
+from dataclasses import dataclass
+
+from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.errors import InvalidGraph, InvalidRequest, StorageError, UrlRefused
+from comfyui_workflow.runs.credentials import RequestSecrets, without_secrets
+from comfyui_workflow.runs.upload_target import InputDownload, UploadTarget, check_storage_url, name_of_url
+from comfyui_workflow.services.uploads import Uploads
+from comfyui_workflow.storage.cache import DownloadCache
+from comfyui_workflow.storage.registry import StorageRegistry
+from comfyui_workflow.workflows.input_formats import GivenWorkflow, read_given_stream
+
+LARGEST_WORKFLOW_BYTES = 256 * 1024 * 1024
+"""A workflow may be inside of a picture or a video."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UrlInputs:
+    storages: StorageRegistry
+    cache: DownloadCache
+    uploads: Uploads
+
+    def plan(self, url: str) -> InputDownload:
+        """Chooses the local path of an input. It keeps the name and directories of the URL, because the
+        workflow names the file with them. No network access. Raises: InvalidRequest, UrlRefused,
+        FileRefused."""
+        check_storage_url(url)
+        shown = without_secrets(url)
+        try:
+            self.storages.check(url)
+        except UrlRefused as error:
+            raise UrlRefused(f"{shown}: {error}") from error
+        return InputDownload(url=shown, path=str(self.uploads.path_for_upload(name_of_url(url))))
+
+    def check(self, target: UploadTarget | None, secrets: RequestSecrets) -> None:
+        """Checks the addresses that a request names for uploads and in credentials. No network access.
+        Raises: UrlRefused."""
+        self.storages.check_secrets(secrets)
+        if target is not None:
+            self.storages.check_target(target, secrets)
+
+    def read_workflow(self, url: str, secrets: RequestSecrets) -> GivenWorkflow:
+        """Downloads a workflow: JSON in either format, or a file that ComfyUI made. Raises: InvalidRequest,
+        InvalidGraph, StoreError."""
+        check_storage_url(url)
+        shown = without_secrets(url)
+        try:
+            path = self.cache.fetch(url, secrets, report=_check_size, stop=CancelToken())
+            with path.open("rb") as file:
+                return read_given_stream(file)
+        except StorageError as error:
+            raise InvalidRequest(f"Workflow file could not be downloaded: {error}") from error
+        except OSError as error:
+            raise InvalidRequest(f"Workflow file cannot be read: {shown} ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidGraph(f"Failed to parse workflow: {shown} is not JSON ({error})") from error
+
+
+def _check_size(done_bytes: int, total_bytes: int) -> None:
+    if max(done_bytes, total_bytes) > LARGEST_WORKFLOW_BYTES:
+        raise InvalidRequest(
+            f"Workflow file is larger than {LARGEST_WORKFLOW_BYTES // 1024**2} MB, the most that this server "
+            "downloads"
+        )

@@ -1,0 +1,315 @@
+"""Inputs from URLs and outputs to storage, through a server that is a process of its own, over SSH."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.integration.graphs import failing, loaded, painted
+from tests.sandbox_process import SandboxProcess
+from tests.server_process import Json, ServerProcess
+from tests.storage.file_server import Asked, FileServer, serving_files
+from tests.storage.s3_server import content_of, keys_in, make_bucket, running_s3
+
+SECRET = "hush-hush-1234"
+
+
+def picture(color: tuple[int, int, int] = (255, 0, 0), size: int = 8) -> bytes:
+    made = BytesIO()
+    Image.new("RGB", (size, size), color).save(made, "PNG")
+    return made.getvalue()
+
+
+def noise(count: int) -> bytes:
+    return bytes((at * 7919) % 251 for at in range(4096)) * (count // 4096)
+
+
+@pytest.fixture
+def files() -> Iterator[FileServer]:
+    with serving_files() as served:
+        served.files["/dir/photo.png"] = picture()
+        yield served
+
+
+@pytest.fixture(scope="module")
+def s3_url() -> Iterator[str]:
+    with running_s3() as url:
+        yield url
+
+
+def s3_settings(url: str) -> dict[str, object]:
+    return {"aws_endpoint_url": url, "aws_access_key_id": "id", "aws_secret_access_key": SECRET}
+
+
+@pytest.fixture
+def open_server(make_server: Callable[..., ServerProcess], s3_url: str) -> ServerProcess:
+    """May reach the servers of the test."""
+    return make_server(private_urls="true", **s3_settings(s3_url))
+
+
+def color_of(done: Json) -> object:
+    assert done["status"] == "completed", done["error_message"]
+    return Image.open(done["outputs"][0]["local_path"]).getpixel((0, 0))
+
+
+def everything_in(directory: Path) -> bytes:
+    return b"\n".join(
+        path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.suffix != ".png"
+    )
+
+
+def test_inputs_and_outputs_by_url(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer, s3_url: str
+) -> None:
+    make_bucket(s3_url, "inout")
+    requests.put(f"{s3_url}/inout/in/blue.png", data=picture((0, 0, 255)), timeout=10)
+    for url, wanted in (
+        (f"{files.url}/dir/photo.png", (0, 255, 255)),
+        ("s3://inout/in/blue.png", (255, 255, 0)),
+    ):
+        graph = loaded(url.rpartition("/")[2], prefix="up")
+        run = open_server.execute(sandbox.ssh_string, graph, input_images=[url], upload="s3://inout/out/")
+        done = open_server.until_finished(run)
+        assert color_of(done) == wanted
+        key = f"out/{run}/{done['outputs'][0]['filename']}"
+        assert done["outputs"][0]["upload_url"] == f"s3://inout/{key}"
+        assert content_of(s3_url, "inout", key) == Path(done["outputs"][0]["local_path"]).read_bytes()
+        again = open_server.get(f"/{run}/request")["request"]
+        assert again["input_images"] == [url]
+        assert again["upload"] == {"s3": {"bucket": "inout", "prefix": "out"}}
+
+
+def test_a_workflow_by_url(open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer) -> None:
+    files.files["/flow.json"] = json.dumps(painted(prefix="flow")).encode()
+    body = {"ssh_connection": sandbox.ssh_string, "workflow_file": f"{files.url}/flow.json?token={SECRET}"}
+    answer = open_server.post("/execute", {**body, "output_dir": str(open_server.output_dir)})
+    done = open_server.until_finished(answer.json()["workflow_id"])
+    assert (done["status"], done["workflow_name"]) == ("completed", "flow.json")
+    assert SECRET not in done["workflow_file"]
+    gone = open_server.post("/execute", {**body, "workflow_file": f"{files.url}/nothing.json"})
+    assert gone.status_code == 400
+    assert "no such file" in gone.json()["message"]
+
+
+def test_credentials_are_used_and_never_kept(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
+) -> None:
+    files.wants = {"Authorization": f"Bearer {SECRET}"}
+    credentials = [
+        {"url_pattern": "https://elsewhere/**", "auth": {"type": "bearer", "token": "wrong"}},
+        {"url_pattern": f"{files.url}/**", "auth": {"type": "bearer", "token": SECRET}},
+    ]
+    held: list[bytes] = []
+    files.on_request = lambda _: held.append(everything_in(open_server.data_dir / "runs"))
+    run = open_server.execute(
+        sandbox.ssh_string,
+        loaded("photo.png"),
+        input_images=[f"{files.url}/dir/photo.png"],
+        upload={"http_upload": {"url_prefix": f"{files.url}/results?sig={SECRET}"}},
+        credentials=credentials,
+    )
+    done = open_server.until_finished(run)
+    assert color_of(done) == (0, 255, 255)
+    [put] = [each for each in files.asked if each.method == "PUT"]
+    assert put.path.endswith(f"?sig={SECRET}")
+    assert f"/results/{run}/" in put.path
+    assert held and not any(SECRET.encode() in each for each in held)
+    assert SECRET.encode() not in everything_in(open_server.data_dir)
+    assert SECRET not in open_server.log()
+    assert SECRET not in str(done) + str(open_server.get(f"/{run}/request"))
+    assert list((open_server.data_dir / "url_secrets").iterdir()) == []
+
+
+def test_a_failed_upload_fails_the_run_and_its_retry_needs_no_gpu(
+    open_server: ServerProcess, sandbox: SandboxProcess, s3_url: str
+) -> None:
+    run = open_server.execute(
+        sandbox.ssh_string, painted(prefix="late"), upload={"s3": {"bucket": "not-there"}}
+    )
+    failed = open_server.until_finished(run)
+    assert (failed["status"], failed["error_code"]) == ("failed", "upload_failed")
+    assert "not-there" in failed["error_message"]
+    assert failed["can_retry"]
+    assert failed["outputs"][0]["downloaded"]
+    assert failed["outputs"][0]["upload_error"]
+    make_bucket(s3_url, "not-there")
+    open_server.post(f"/{run}/retry")
+    done = open_server.until_status(run, "completed")
+    assert (done["submissions"], done["outputs"][0]["upload_error"]) == (1, None)
+    assert len(keys_in(s3_url, "not-there")) == 1
+
+
+def test_a_storage_that_is_away_for_a_moment_is_tried_again(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
+) -> None:
+    files.faults = [503, 503]
+    run = open_server.execute(
+        sandbox.ssh_string, painted(prefix="again"), upload={"http_upload": {"url_prefix": files.url}}
+    )
+    done = open_server.until_status(run, "completed")
+    assert done["outputs"][0]["upload_error"] is None
+    assert sum(each.method == "PUT" for each in files.asked) == 3
+
+
+@pytest.mark.parametrize("moment", ["before the first", "between", "before the answer"])
+def test_a_server_killed_while_it_uploads_uploads_the_rest(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer, moment: str
+) -> None:
+    """One execution, and every output is there."""
+    killed = threading.Event()
+    began: list[Asked] = []
+    at = {"before the first": 1, "between": 2, "before the answer": 3}[moment]
+
+    def kill(asked: Asked) -> None:
+        if sum(each.method == "PUT" for each in files.asked) >= at and not began:
+            began.append(asked)
+            open_server.kill()
+            killed.set()
+
+    files.on_request = kill
+    run = open_server.execute(
+        sandbox.ssh_string,
+        painted(batch=3, prefix="killed"),
+        upload={"http_upload": {"url_prefix": files.url}},
+    )
+    assert killed.wait(60)
+    open_server.start()
+    done = open_server.until_status(run, "completed", timeout_s=60)
+    assert done["submissions"] == 1
+    for output in done["outputs"]:
+        path = output["upload_url"].removeprefix(files.url)
+        assert files.files[path] == Path(output["local_path"]).read_bytes()
+
+
+def test_a_server_killed_while_it_downloads_resumes(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
+) -> None:
+    whole = picture(size=8) + noise(3_000_000)
+    files.files["/big.png"] = whole
+    files.faults = ["cut 2000000"]
+    killed = threading.Event()
+
+    def kill(_: Asked) -> None:
+        if files.count("GET", "/big.png") == 2:
+            open_server.kill()
+            killed.set()
+
+    files.on_request = kill
+    run = open_server.execute(
+        sandbox.ssh_string, loaded("big.png", prefix="big"), input_images=[f"{files.url}/big.png"]
+    )
+    assert killed.wait(60)
+    open_server.start()
+    done = open_server.until_finished(run, timeout_s=60)
+    assert done["status"] == "completed", done["error_message"]
+    ranges = [each.headers.get("Range") for each in files.asked]
+    assert ranges[0] is None
+    assert ranges[-1] == "bytes=2000000-"
+
+
+def test_a_cancelled_run_stops_its_download(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold(_: Asked) -> None:
+        asked.set()
+        go_on.wait(30)
+
+    files.on_request = hold
+    run = open_server.execute(
+        sandbox.ssh_string, loaded("photo.png"), input_images=[f"{files.url}/dir/photo.png"]
+    )
+    assert asked.wait(30)
+    open_server.post(f"/{run}/cancel")
+    done = open_server.until_finished(run)
+    go_on.set()
+    assert done["status"] == "cancelled"
+    assert done["submissions"] == 0
+
+
+def test_an_input_that_is_not_there_fails_before_the_gpu(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
+) -> None:
+    run = open_server.execute(sandbox.ssh_string, loaded("gone.png"), input_images=[f"{files.url}/gone.png"])
+    done = open_server.until_finished(run)
+    assert (done["error_code"], done["submissions"]) == ("input_not_downloaded", 0)
+    assert "there is no such file" in done["error_message"]
+    files.files["/gone.png"] = picture()
+    open_server.post(f"/{run}/retry")
+    assert color_of(open_server.until_status(run, "completed")) == (0, 255, 255)
+
+
+def test_a_batch_has_its_inputs_and_outputs_by_url(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
+) -> None:
+    colors = {"a": (255, 0, 0), "b": (0, 255, 0), "c": (0, 0, 255)}
+    urls = [f"{files.url}/{name}.png" for name in colors]
+    files.files |= {f"/{name}.png": picture(color) for name, color in colors.items()}
+    body: dict[str, Any] = {
+        "ssh_connection": sandbox.ssh_string,
+        "workflow": loaded("x.png", prefix="batch"),
+        "rows": [{"1.image": url} for url in urls],
+        "input_images": urls,
+        "output_dir": str(open_server.output_dir),
+        "upload": {"http_upload": {"url_prefix": f"{files.url}/out"}},
+    }
+    answer = requests.post(f"{open_server.url}/batch", json=body, timeout=30)
+    assert answer.status_code == 200, answer.text
+    found = []
+    for run in answer.json()["workflow_ids"]:
+        done = open_server.until_finished(run)
+        found.append(color_of(done))
+        assert files.files[done["outputs"][0]["upload_url"].removeprefix(files.url)]
+    assert found == [(0, 255, 255), (255, 0, 255), (255, 255, 0)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"input_images": ["http://127.0.0.1:1/a.png"]},
+        {"input_images": ["http://169.254.169.254/latest/a.png"]},
+        {"input_images": ["https://0x7f000001/a.png"]},
+        {"workflow_file": "http://localhost/flow.json", "workflow": None},
+        {"upload": "http://10.0.0.1/put"},
+        {"upload": {"http_upload": {"url_prefix": "http://[::1]/put"}}},
+        {
+            "credentials": [
+                {
+                    "url_pattern": "s3://**",
+                    "auth": {
+                        "type": "s3",
+                        "access_key_id": "a",
+                        "secret_access_key": SECRET,
+                        "endpoint": "http://127.0.0.1:9000",
+                    },
+                }
+            ]
+        },
+    ],
+)
+def test_private_addresses_are_refused_everywhere(
+    server: ServerProcess, sandbox: SandboxProcess, body: Json
+) -> None:
+    whole = {"ssh_connection": sandbox.ssh_string, "workflow": painted(), **body}
+    for path in ("/execute", "/validate"):
+        answer = server.post(path, {name: value for name, value in whole.items() if value is not None})
+        assert answer.status_code == 400, answer.text
+        assert "not public" in answer.json()["message"]
+        assert SECRET not in answer.text
+
+
+def test_outputs_of_a_failed_prompt_are_not_uploaded(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
+) -> None:
+    run = open_server.execute(
+        sandbox.ssh_string, failing(), upload={"http_upload": {"url_prefix": files.url}}
+    )
+    assert open_server.until_finished(run)["error_code"] == "prompt_failed"
+    assert not any(each.method == "PUT" for each in files.asked)
