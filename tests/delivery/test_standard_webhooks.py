@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from comfyui_workflow.app import outbox_options
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
-from comfyui_workflow.delivery.webhooks.standard import event_body, signed_headers, signing_key
+from comfyui_workflow.delivery.webhooks.standard import compact_json, event_body, signed_headers, signing_key
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.settings import Settings
@@ -44,6 +44,11 @@ def test_a_body_has_its_type_and_time() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
     body = event_body("prompt.complete", at, {"id": "x"})
     assert body == {"type": "prompt.complete", "timestamp": "2026-01-02T03:04:05.678Z", "id": "x"}
+
+
+def test_a_body_is_written_as_receivers_in_javascript_write_it() -> None:
+    assert compact_json({"a": ["ü", 1, None]}) == '{"a":["ü",1,null]}'.encode()
+    assert compact_json({"a": "\ud800"}) == b'{"a":"\\ud800"}'
 
 
 def test_each_attempt_is_signed_anew_after_a_restart_too(tmp_path: Path, receiver: Receiver) -> None:

@@ -8,7 +8,6 @@ Delivery is at least once: if the server crashes after a webhook was received an
 webhook is sent again with the same id.
 """
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from comfyui_workflow.delivery.webhooks.queue import DeliveryQueue
-from comfyui_workflow.delivery.webhooks.standard import signed_headers
+from comfyui_workflow.delivery.webhooks.standard import compact_json, signed_headers
 from comfyui_workflow.errors import (
     DeliveryNotFound,
     RunConflict,
@@ -114,7 +113,7 @@ class Outbox:
             known = self._queue.get(delivery_id) if delivery_id is not None else None
         if known is not None:
             return known
-        content = json.dumps(body).encode()
+        content = compact_json(body)
         delivery = new_delivery(url, run_id, len(content), self._clock(), delivery_id, message_id=message_id)
         self._store.add(delivery, content)
         with self._changed:

@@ -7,6 +7,7 @@ because receivers refuse a timestamp that is more than five minutes old. Pure: n
 import base64
 import hashlib
 import hmac
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -41,6 +42,15 @@ def signed_headers(key: bytes | None, message_id: str, at: datetime, content: by
         digest = hmac.new(key, signed, hashlib.sha256).digest()
         headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
     return headers
+
+
+def compact_json(body: Mapping[str, Any]) -> bytes:
+    """Returns the JSON of a body as `JSON.stringify` writes it: many receivers parse a body, write it again,
+    and verify that."""
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return json.dumps(body, separators=(",", ":")).encode()
 
 
 def event_body(event_type: str, at: datetime, fields: Mapping[str, Any]) -> dict[str, Any]:
