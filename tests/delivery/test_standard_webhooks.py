@@ -48,6 +48,9 @@ def test_a_body_has_its_type_and_time() -> None:
 
 def test_a_body_is_written_as_receivers_in_javascript_write_it() -> None:
     assert compact_json({"a": ["ü", 1, None]}) == '{"a":["ü",1,null]}'.encode()
+    assert (
+        compact_json({"b": 1, "10": 8.0, "9": {"2": 0.5, "01": 1}}) == b'{"9":{"2":0.5,"01":1},"10":8,"b":1}'
+    )
     assert compact_json({"a": "\ud800"}) == b'{"a":"\\ud800"}'
 
 

@@ -8,10 +8,12 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+_INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret, not a secret
 
 
@@ -46,11 +48,30 @@ def signed_headers(key: bytes | None, message_id: str, at: datetime, content: by
 
 def compact_json(body: Mapping[str, Any]) -> bytes:
     """Returns the JSON of a body as `JSON.stringify` writes it: many receivers parse a body, write it again,
-    and verify that."""
+    and verify that. Numbers with an exponent may differ."""
+    ordered = _as_in_javascript(body)
     try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:  # half of a surrogate pair
-        return json.dumps(body, separators=(",", ":")).encode()
+        return json.dumps(ordered, separators=(",", ":")).encode()
+
+
+def _as_in_javascript(value: Any) -> Any:
+    """An object of JavaScript has its whole numbers first, in ascending order: ids of nodes are such keys. A
+    whole number has no point."""
+    match value:
+        case Mapping():
+            numbers = sorted(
+                (key for key in value if _INDEX.fullmatch(key) and int(key) < 2**32 - 1), key=int
+            )
+            known = set(numbers)
+            others = [key for key in value if key not in known]
+            return {key: _as_in_javascript(value[key]) for key in (*numbers, *others)}
+        case list() | tuple():
+            return [_as_in_javascript(each) for each in value]
+        case float() if value.is_integer() and abs(value) < 1e21:
+            return int(value)
+    return value
 
 
 def event_body(event_type: str, at: datetime, fields: Mapping[str, Any]) -> dict[str, Any]:
