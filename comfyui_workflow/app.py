@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,9 @@ from flask import Flask
 
 from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.api import auth, health
+from comfyui_workflow.api.comfyui_api import requests as prompt_requests
+from comfyui_workflow.api.comfyui_api import routes as prompt_routes
+from comfyui_workflow.api.comfyui_api.presenter import ComfyUIApiPresenter
 from comfyui_workflow.api.mount import ApiServices, api_prefixes, find_body_limit, mount
 from comfyui_workflow.api.native import batches, instances, runs, webhooks
 from comfyui_workflow.api.rules import MatchingRule
@@ -31,6 +34,7 @@ from comfyui_workflow.comfyui.queue import PromptMark
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.delivery.output_uploads import OutputUploader
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
+from comfyui_workflow.delivery.webhooks.standard import signing_key
 from comfyui_workflow.errors import ConfigurationError, StorageError, StoreError, WorkflowError
 from comfyui_workflow.execution.input_prefetch import InputPrefetcher
 from comfyui_workflow.execution.late_copies import LateCopyWatcher
@@ -60,11 +64,13 @@ from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.scheduling.orphaned_prompts import is_given_up
 from comfyui_workflow.server import http
 from comfyui_workflow.server.body_limits import BodyLimits
+from comfyui_workflow.server_address import PREFIX
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.worker_refresh import refresher
+from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
@@ -101,16 +107,19 @@ from comfyui_workflow.web import api_docs, pages
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
 """Maximum size of an input image that is given by its URL."""
 IMAGE_TIMEOUT_S = 120.0
-APIS = (runs.API, batches.API, instances.API, webhooks.API, routes.API)
+APIS = (runs.API, batches.API, instances.API, webhooks.API, routes.API, prompt_routes.API)
 SECTIONS = (
     *(api.section for api in APIS if api.section is not None),
     health.SECTION,
     pages.SECTION,
     api_docs.SECTION,
+    api_docs.section(prompt_routes.PREFIX),
 )
 """Sections of the OpenAPI document."""
 RUNPOD = presenter.RunPodPresenter()
-PRESENTERS = Presenters(by_name={presenter.NAME: RUNPOD}, unnamed=RUNPOD)
+PRESENTERS = Presenters(
+    by_name={presenter.NAME: RUNPOD, prompt_requests.NAME: ComfyUIApiPresenter()}, unnamed=RUNPOD
+)
 POLITE_STOP_S = 2.0
 """Time for runs to stop by themselves. After that, their sessions are closed, which ends all waiting."""
 WATCH_STOP_S = 1.0
@@ -354,6 +363,7 @@ def create_parts(
         outbox=outbox,
         instances=instances,
         inspector=ValidationService(base.sessions),
+        models=ModelService(base.sessions),
         live_view=live_view,
         files=path_policy(settings),
         uploads=uploads,
@@ -411,6 +421,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
             stop=parts.jobs.stop,
         ),
         Component(name="local ports", start=instances.local_ports.start, stop=instances.local_ports.stop),
+        *prompt_port(parts),
     )
 
 
@@ -611,7 +622,7 @@ def create_flask(parts: ApiServices) -> Flask:
     auth.guard(
         app,
         parts.settings,
-        pages.OPEN_PATHS | {health.PATH},
+        pages.OPEN_PATHS | {health.PATH} | prompt_routes.open_paths(prompt_routes.PREFIX),
         api_prefixes(APIS),
         find_body_limit(parts.settings, APIS),
         local_ports=parts.instances.port_numbers,
@@ -620,7 +631,54 @@ def create_flask(parts: ApiServices) -> Flask:
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(pages.create_blueprint(parts.settings))
     app.register_blueprint(api_docs.create_blueprint(SECTIONS))
+    app.register_blueprint(
+        api_docs.create_blueprint(
+            (prompt_routes.section(prompt_routes.PREFIX),), prompt_routes.PREFIX, "prompt_docs"
+        )
+    )
     return app
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptPort:
+    """The API of comfyui-api at the root of a port of its own."""
+
+    parts: ApiServices
+
+    @cached_property
+    def app(self) -> Flask:
+        app = Flask(__name__, root_path=str(pages.root_directory()))
+        app.json.sort_keys = False  # type: ignore[attr-defined]
+        settings, apis = self.parts.settings, (prompt_routes.OWN_PORT_API,)
+        app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_mb * 1024 * 1024
+        auth.guard(
+            app,
+            settings,
+            prompt_routes.open_paths(""),
+            api_prefixes(apis),
+            find_body_limit(settings, apis),
+            local_ports=self.parts.instances.port_numbers,
+        )
+        mount(app, self.parts, apis)
+        app.register_blueprint(api_docs.create_blueprint((prompt_routes.section(""), api_docs.SECTION)))
+        return app
+
+    @property
+    def refusals(self) -> BodyLimits:
+        return refusals(self.parts.settings)
+
+    def end_waits(self) -> None:
+        self.parts.jobs.end_waits()
+
+
+def prompt_port(parts: ApiServices) -> Iterator[Component]:
+    """Yields the component of the port of comfyui-api, if the settings name one."""
+    number = parts.settings.comfyui_api_port
+    if number is not None:
+        setting = f"{PREFIX}COMFYUI_API_PORT"
+        port = http.Port(number=number, setting=setting, threads=prompt_routes.OWN_PORT_THREADS)
+        served = http.AdditionalPort("comfyui-api", PromptPort(parts=parts), parts.settings, port)
+        yield Component(name="port of comfyui-api", open=served.open, start=served.start, stop=served.stop)
 
 
 def refusals(settings: Settings) -> BodyLimits:
@@ -766,7 +824,18 @@ def outbox_options(settings: Settings) -> OutboxOptions:
         timeout_s=settings.webhook_timeout_s,
         patience_s=settings.webhook_patience_s,
         kept_s=settings.webhook_kept_s,
+        signing_key=webhook_key(settings),
     )
+
+
+def webhook_key(settings: Settings) -> bytes | None:
+    """Returns the key of signed webhooks, if there is one. Raises: ConfigurationError."""
+    if settings.webhook_secret is None:
+        return None
+    try:
+        return signing_key(settings.webhook_secret.get_secret_value())
+    except ValueError as error:
+        raise ConfigurationError(f"{PREFIX}WEBHOOK_SECRET {error}") from error
 
 
 def runner_options(settings: Settings) -> RunnerOptions:

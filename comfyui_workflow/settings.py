@@ -36,8 +36,13 @@ WORKER_NAMES = {
     "refresh_worker": "REFRESH_WORKER",
     "websocket_reconnect_delay_s": "WEBSOCKET_RECONNECT_DELAY_S",
     "log_level": "COMFY_LOG_LEVEL",
+    "webhook_secret": "WEBHOOK_SECRET",
+    "max_upload_mb": "MAX_BODY_SIZE_MB",
+    "comfyui_api_max_queue_depth": "MAX_QUEUE_DEPTH",
+    "comfyui_api_prepend_filenames": "PREPEND_FILENAMES",
 }
-"""Names of the same settings in worker-comfyui. Used if the variable with our prefix is not set."""
+"""Names of the same settings in worker-comfyui and comfyui-api. Used if the variable with our prefix is not
+set."""
 STORAGE_NAMES = {
     "aws_access_key_id": "AWS_ACCESS_KEY_ID",
     "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
@@ -148,7 +153,9 @@ class Settings(BaseSettings):
         "a token, in addition to the server's own user and root. `any` allows all users. Only "
         "Linux reports the user of a connection; other systems allow all users.",
     )
-    max_upload_mb: int = Field(512, ge=1, description="Maximum size of a request body, in MB.")
+    max_upload_mb: int = Field(
+        512, ge=1, description="Maximum size of a request body, in MB. The name `MAX_BODY_SIZE_MB` works too."
+    )
     ssh_key: Path | None = Field(None, description="Private key for instances whose ssh string names none.")
     ssh_key_passphrase: SecretStr | None = Field(None, description="Passphrase of encrypted private keys.")
     ssh_key_dirs: Paths = Field(
@@ -356,6 +363,11 @@ class Settings(BaseSettings):
         description="How long a webhook is kept after it was delivered or given up, in seconds. Until then "
         "it can be listed and sent again.",
     )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Secret of signed webhooks: base64, with or without `whsec_` before it. Unset: they are "
+        "not signed. The name `WEBHOOK_SECRET` works too.",
+    )
     uploads_kept_s: float = Field(
         2_592_000,
         ge=0,
@@ -365,6 +377,29 @@ class Settings(BaseSettings):
         "any",
         description="Endpoint of jobs whose path contains none (`/run` instead of `/v2/<endpoint_id>/run`): "
         "an instance, a tag, `any`, or an ssh string.",
+    )
+    comfyui_api_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port on which the API of comfyui-api is served at the root, as its clients expect it at "
+        "3000. 0 selects a free port. Unset: only below `/comfyui-api` at `PORT`.",
+    )
+    comfyui_api_target: str = Field(
+        "any",
+        description="Where prompts of comfyui-api run: an instance, `any`, `any:<tag>`, or an ssh string. "
+        "The header `Comfyui-Target` of a request has precedence.",
+    )
+    comfyui_api_max_queue_depth: int = Field(
+        0,
+        ge=0,
+        description="Number of unfinished prompts of comfyui-api from which `/ready` answers 503. 0: no "
+        "limit. The name `MAX_QUEUE_DEPTH` works too.",
+    )
+    comfyui_api_prepend_filenames: bool = Field(
+        True,
+        description="Whether the id of a prompt of comfyui-api is put before each `filename_prefix`. False: "
+        "it replaces the prefix. The name `PREPEND_FILENAMES` works too.",
     )
     rate_limits: bool = Field(
         False, description="Whether job endpoints have the same rate limits as endpoints of RunPod."

@@ -59,6 +59,7 @@ PLACES = {
     "asyncssh": {"sandbox"},
     "aiohttp": {"sandbox", "proxy"},
     "numpy": {"sandbox", "demo"},
+    "pyvips": {"delivery"},
     "click": {"cli", "sandbox"},
     "rich": {"cli"},
     "msgspec": {"stores", "client"},

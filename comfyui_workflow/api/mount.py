@@ -21,6 +21,7 @@ from comfyui_workflow.server.body_limits import BodyLimit, FindLimit
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.service import JobService
+from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
@@ -41,6 +42,7 @@ class ApiServices:
     outbox: Outbox
     instances: InstanceServices
     inspector: ValidationService
+    models: ModelService
     live_view: LiveProgress
     files: PathPolicy
     uploads: Uploads

@@ -24,6 +24,7 @@ from comfyui_workflow.parsing.storage_urls import is_storage_url
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, expand_rows
 from comfyui_workflow.runs.credentials import RequestSecrets, read_credentials, secret_urls, without_secrets
+from comfyui_workflow.runs.image_conversion import ImageConversion, InvalidConversion, read_conversion
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import Address, InstanceId, Target, read_address, read_any, tag_of
 from comfyui_workflow.runs.upload_target import InputDownload, ReadUpload, UploadKind, read_upload
@@ -54,6 +55,7 @@ RUN_FIELDS = frozenset(
         "comfyui_input_dir",
         "comfyui_output_dir",
         "comfyui_port",
+        "convert",
         "credentials",
         "include_previews",
         "input_images",
@@ -155,6 +157,7 @@ class OrderReader:
             comfyui_input_dir=remote_dir(body, "comfyui_input_dir", defaults.INPUT_DIR),
             comfyui_output_dir=remote_dir(body, "comfyui_output_dir", defaults.OUTPUT_DIR),
             include_previews=flag(body, "include_previews"),
+            convert=_conversion(body),
             priority=read_priority(body),
             has_comfy_org_api_key=api_key is not None,
         )
@@ -210,7 +213,13 @@ class OrderReader:
         """Parses the body of `execute` for a request that contacts the instance at once. Returns the run with
         the ssh string in place of the name, and the instance. For `any` this is the first enabled instance
         that is ready, else the first enabled one; for an ssh string, None."""
-        request = self.read(body)
+        return self._with_instance(self.read(body))
+
+    def instance_of(self, target: str) -> tuple[RunRequest, Instance | None]:
+        """Returns the same for a target alone. The request has no workflow."""
+        return self._with_instance(self.read_without_workflow({"ssh_connection": target}))
+
+    def _with_instance(self, request: RunRequest) -> tuple[RunRequest, Instance | None]:
         tag = tag_of(request.target)
         if tag is None:
             instance = self.directory.get(request.instance_id) if request.instance_id else None
@@ -424,6 +433,14 @@ def _inputs(body: dict[str, Any], workflow: Workflow) -> dict[str, Any]:
     check_json(inputs)
     with_inputs(workflow.outline, inputs, Definitions({}))
     return inputs
+
+
+def _conversion(body: dict[str, Any]) -> ImageConversion | None:
+    given = body.get("convert")
+    try:
+        return None if given is None else read_conversion(given)
+    except InvalidConversion as error:
+        raise InvalidRequest(f"convert{'.' if error.location else ''}{error}") from error
 
 
 def _seed_mode(body: dict[str, Any]) -> SeedMode:

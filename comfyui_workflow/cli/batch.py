@@ -22,6 +22,7 @@ from comfyui_workflow.cli.options import (
     absolute_key_files,
     comfy_api_key_option,
     comfyui_port_option,
+    convert_option,
     existing_file,
     existing_workflow,
     input_option,
@@ -92,6 +93,7 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 @priority_option
 @comfyui_port_option
 @previews_option
+@convert_option
 @comfy_api_key_option
 @click.option("--detach", is_flag=True, help="Start the batch, print its id and exit.")
 @server_option
@@ -197,6 +199,7 @@ def _order(options: dict[str, Any]) -> BatchOrder:
         upload=options["upload"],
         comfyui_port=options["comfyui_port"],
         include_previews=options["previews"],
+        convert=options["convert"],
         priority=options["priority"],
         comfy_org_api_key=options["comfy_api_key"],
         batch_name=options["name"],

@@ -1,13 +1,16 @@
 """Arguments, options and help texts that several commands share."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
+from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.files.spellings import existing_spelling
 from comfyui_workflow.parsing.ssh_address import with_absolute_keys
 from comfyui_workflow.parsing.storage_urls import is_storage_url
+from comfyui_workflow.runs.image_conversion import read_conversion
 from comfyui_workflow.server_address import PREFIX
 
 COMFY_API_KEY = f"{PREFIX}COMFY_API_KEY"
@@ -86,7 +89,35 @@ output_dir_option = click.option(
     callback=_absolute,
     help="Directory for the outputs, on the server's machine.",
 )
+
+
+def _conversion(_ctx: click.Context, _option: click.Parameter, text: str | None) -> dict[str, Any] | None:
+    """Parses `webp:quality=90,lossless`. Raises: click.BadParameter."""
+    if text is None:
+        return None
+    format_, _, rest = text.partition(":")
+    parts = [part.partition("=") for part in filter(None, rest.split(","))]
+    options = {name.strip(): _option_value(value.strip()) if given else True for name, given, value in parts}
+    try:
+        return read_conversion({"format": format_.strip(), "options": options}).document()
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _option_value(text: str) -> bool | int | str:
+    if text in ("true", "false"):
+        return text == "true"
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text
+
+
 previews_option = click.option("--previews", is_flag=True, help="Also fetch preview pictures.")
+convert_option = click.option(
+    "--convert",
+    metavar="FORMAT[:OPTION=VALUE,…]",
+    callback=_conversion,
+    help="Format of the output images: jpeg, jpg or webp, with options of sharp: webp:quality=90,effort=6 or "
+    "webp:lossless.",
+)
 priority_option = click.option(
     "--priority",
     type=click.IntRange(-HIGHEST_PRIORITY, HIGHEST_PRIORITY),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +18,7 @@ from comfyui_workflow.cli.options import (
     EXIT_CODES_HELP,
     comfy_api_key_option,
     comfyui_port_option,
+    convert_option,
     input_option,
     json_option,
     output_dir_option,
@@ -50,6 +52,7 @@ from comfyui_workflow.runs.status import RunStatus
 @click.option("--name", help="Name of the run. Default: the file name of the workflow.")
 @comfyui_port_option
 @previews_option
+@convert_option
 @priority_option
 @comfy_api_key_option
 @server_option
@@ -68,6 +71,7 @@ def run(
     name: str | None,
     comfyui_port: int | None,
     previews: bool,
+    convert: dict[str, Any] | None,
     priority: int | None,
     comfy_api_key: str | None,
     server: str | None,
@@ -92,6 +96,7 @@ def run(
         workflow_name=name,
         comfyui_port=comfyui_port,
         include_previews=previews,
+        convert=convert,
         priority=priority,
         comfy_org_api_key=comfy_api_key,
     )

@@ -44,6 +44,8 @@ class OrderDetails(TypedDict, total=False):
     comfyui_input_dir: str | None
     comfyui_output_dir: str | None
     include_previews: bool
+    convert: Mapping[str, Any] | None
+    """Format that output images are converted to: `{"format": "webp", "options": {"quality": 90}}`."""
     priority: int | None
     """Runs with a higher priority start first on the same instance."""
     comfy_org_api_key: str | None

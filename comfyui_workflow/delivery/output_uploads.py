@@ -70,7 +70,7 @@ class OutputUploader:
 
         with uploads.results(upload, missing) as results:
             for position, output in enumerate(missing, start=1):
-                message = f"Uploading {output.filename} to {target.shown} ({position} of {len(missing)})"
+                message = f"Uploading {output.name} to {target.shown} ({position} of {len(missing)})"
                 record(PhaseEntered(phase=Phase.DELIVERING, message=message))
                 done = next(results)
                 if isinstance(done, OutputFile):
@@ -101,13 +101,13 @@ class OutputUploader:
         """Returns the uploaded output, or the error. Raises: Stopped."""
         target = run.request.upload
         assert target is not None  # noqa: S101
-        content_type = mimetypes.guess_type(output.filename)[0] or "application/octet-stream"
+        content_type = mimetypes.guess_type(output.name)[0] or "application/octet-stream"
         path = Path(output.local_path or "")
         try:
             url = self._storages.url_of(target, key)
             with (
                 self._latest.claim(url, run.run_id, stop) as own,
-                open_transfer(output.filename, own) as report,
+                open_transfer(output.name, own) as report,
             ):
                 self._storages.put(target, path, key, content_type, secrets=secrets, report=report)
                 own.check()
@@ -124,7 +124,7 @@ def keys_of(run: Run, target: UploadTarget) -> dict[tuple[str, str, str], str]:
     """Returns the key in the storage of each output, by the key of the output. All are different."""
     taken = dict[str, tuple[str, str, str]]()
     for output in run.outputs:
-        relative = safe_relative_path(output)
+        relative = safe_relative_path(replace(output, filename=output.name))
         if relative is not None:
             name = next(each for each in _variants(relative.as_posix()) if each not in taken)
             taken[name] = output.key

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from comfyui_workflow.comfyui.file_view import ViewedFile
 from comfyui_workflow.comfyui.output_locations import is_outside
 from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.delivery.image_conversion import NotConverted, convert_image, is_convertible
 from comfyui_workflow.errors import (
     ComfyUIUnavailable,
     RemoteFileError,
@@ -100,7 +101,7 @@ class OutputFetcher:
         part = sent_pictures.file_of(self._run, output)
         try:
             check_complete(part, output)
-            return _arrived(output, place_atomically(part, target), None)
+            return self._placed(output, part, target, None)
         except FileNotFoundError:
             return replace(output, error=_SENT_ONLY, is_lost=True)
         except RemoteFileError as error:
@@ -121,9 +122,30 @@ class OutputFetcher:
         part.parent.mkdir(parents=True, exist_ok=True)
         remote_path = self._download(output, part)
         self._stop.check()
-        local = place_atomically(part, target)
+        placed = self._placed(output, part, target, remote_path)
         remove(part)
-        return _arrived(output, local, remote_path)
+        return placed
+
+    def _placed(self, output: OutputFile, part: Path, target: Path, remote_path: str | None) -> OutputFile:
+        """Gives the complete file its final name, converted if the request wants that. Raises: OSError."""
+        conversion = self._run.request.convert
+        if conversion is None or not is_convertible(output):
+            return _arrived(output, place_atomically(part, target), remote_path)
+        converted = converted_part_of(self._run, output)
+        try:
+            if not convert_image(part, converted, conversion):
+                return _arrived(output, place_atomically(part, target), remote_path)
+            local = place_atomically(converted, target.with_name(conversion.name_of(target.name)))
+        except NotConverted as error:
+            kept = place_atomically(part, target)
+            sentence = (
+                f"It cannot be converted to {conversion.format}: {error}. As it was saved, it is at {kept}"
+            )
+            return replace(output, error=sentence, is_lost=True)
+        finally:
+            remove(converted)
+        named = replace(output, converted_name=conversion.name_of(output.filename))
+        return _arrived(named, local, remote_path)
 
     def bring_to_disk(self, outputs: Sequence[OutputFile]) -> None:
         """Flushes the downloaded files and their directory entries to disk. Raises: StoreError."""
@@ -293,11 +315,18 @@ def part_of(run: Run, output: OutputFile) -> Path:
     return Path(run.request.output_dir) / f".{run.run_id}.{tag}.part"
 
 
+def converted_part_of(run: Run, output: OutputFile) -> Path:
+    """The path of the converted file before it has its final name."""
+    part = part_of(run, output)
+    return part.with_name(f"{part.stem}.converted{part.suffix}")
+
+
 def remove_parts(run: Run) -> None:
     """Removes partial files of outputs that were not downloaded. Call it before the run ends for good."""
     for output in run.outputs:
         if not output.is_downloaded:
             remove(part_of(run, output))
+            remove(converted_part_of(run, output))
     sent_pictures.discard(run)
 
 

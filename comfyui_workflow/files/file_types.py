@@ -85,6 +85,19 @@ def kind_of(path: Path) -> InputKind | None:
         return _kind_of_medium(head) or _kind_by_footer(path, size)
 
 
+def usual_ending(content: bytes) -> str | None:
+    """Returns the usual ending of a picture, video or sound, such as `.png`; None if it is none of them."""
+    found = filetype.guess(content[:HEAD_BYTES])
+    kind = _kind_of_medium(content[:HEAD_BYTES])
+    if kind is None:
+        return None
+    is_medium = found is not None and str(found.mime).partition("/")[0] == kind
+    return f".{found.extension}" if is_medium else _USUAL_ENDINGS[kind]
+
+
+_USUAL_ENDINGS = {InputKind.IMAGE: ".png", InputKind.VIDEO: ".mp4", InputKind.AUDIO: ".wav"}
+
+
 def _kind_of_medium(head: bytes) -> InputKind | None:
     if head.startswith((*_PICTURES, *_BIG_TIFF)) or _TEXT_PICTURE.match(head):
         return InputKind.IMAGE

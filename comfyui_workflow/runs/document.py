@@ -107,7 +107,7 @@ def _line(summary: RunSummary, at: datetime, expected_s: float | None) -> dict[s
 
 def output_document(output: OutputFile) -> dict[str, Any]:
     return {
-        "filename": output.filename,
+        "filename": output.name,
         "file_type": output.file_type.value,
         "remote_path": output.remote_path,
         "local_path": output.local_path,

@@ -1,8 +1,10 @@
 """A job: a run with a deadline, a time to live and a client that is notified of its end. To JSON and back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -87,6 +89,12 @@ class JobOrder:
     bucket: Bucket | None = None
     fetches: tuple[ImageDownload, ...] = ()
     comfy_org_api_key: str | None = field(default=None, repr=False)
+    client_id: str | None = None
+    """Id that the client has chosen. Several jobs may have the same one."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Data for the presenter, as JSON: what it needs to answer the client, and no other module reads."""
+    is_delivered_here: bool = False
+    """The outputs are not uploaded to the bucket of the server: the client fetches them here."""
     refusal: str | None = None
     """Why the order cannot be executed, in the words of its API. Its job is accepted, and fails with this
     message."""
@@ -114,6 +122,12 @@ class Job:
     """The client's bucket. None: the bucket of the server, if it has one."""
     fetches: tuple[ImageDownload, ...] = ()
     """Images that are still missing. The run does not start before they are downloaded."""
+    client_id: str | None = None
+    """Id that the client has chosen. Several jobs may have the same one."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Data of the presenter."""
+    is_delivered_here: bool = False
+    """The outputs are not uploaded to the bucket of the server."""
     refusal: str | None = None
     """Why the order cannot be executed. The run is never started and fails with this message."""
     verdict: JobStatus | None = None

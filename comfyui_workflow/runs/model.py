@@ -8,6 +8,7 @@ from functools import cached_property
 
 from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
 from comfyui_workflow.runs.credentials import NO_SECRETS, RequestSecrets
+from comfyui_workflow.runs.image_conversion import ImageConversion
 from comfyui_workflow.runs.status import FileType as FileType
 from comfyui_workflow.runs.status import NodeStatus as NodeStatus
 from comfyui_workflow.runs.status import Phase as Phase
@@ -63,6 +64,8 @@ class OutputFile:
     made_before: datetime | None = None
     """The time in which the prompt executed, by the clock of the instance. None if ComfyUI does not report
     it."""
+    converted_name: str | None = None
+    """File name of the local file if it was converted to another format."""
     is_cached: bool = False
     """An earlier prompt made the file. ComfyUI returned it from its cache."""
     upload_url: str | None = None
@@ -72,6 +75,11 @@ class OutputFile:
     @property
     def is_downloaded(self) -> bool:
         return self.local_path is not None
+
+    @property
+    def name(self) -> str:
+        """The file name as clients see it: that of the converted file, if the file was converted."""
+        return self.converted_name or self.filename
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -114,6 +122,8 @@ class RunRequest(GraphRequest):
     comfyui_input_dir: str
     comfyui_output_dir: str
     include_previews: bool = False
+    convert: ImageConversion | None = None
+    """The format that output images are converted to; None keeps them as ComfyUI saved them."""
     priority: int = 0
     """Runs that wait for the same instance are ordered by priority, highest first, then by age, oldest
     first."""

@@ -49,6 +49,8 @@ class Delivery:
     next_at: datetime | None
     status: DeliveryStatus = DeliveryStatus.WAITING
     content_bytes: int
+    message_id: str | None = None
+    """Id of the message in its signature (`delivery.webhooks.standard`). None: it is not signed."""
     failures: int = 0
     """Failed attempts in a row since `tried_since`."""
     attempts: tuple[DeliveryAttempt, ...] = ()
@@ -74,7 +76,13 @@ def _delivery_id(at: datetime, letters: str) -> str:
 
 
 def new_delivery(
-    url: str, run_id: str, content_bytes: int, at: datetime, delivery_id: str | None = None
+    url: str,
+    run_id: str,
+    content_bytes: int,
+    at: datetime,
+    delivery_id: str | None = None,
+    *,
+    message_id: str | None = None,
 ) -> Delivery:
     """The id sorts by time."""
     return Delivery(
@@ -85,6 +93,7 @@ def new_delivery(
         tried_since=at,
         next_at=at,
         content_bytes=content_bytes,
+        message_id=message_id,
     )
 
 

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
@@ -22,11 +23,13 @@ from comfyui_workflow.server.descriptors import raise_open_files_limit
 from comfyui_workflow.server.listener import Listener
 from comfyui_workflow.server.memory import collect_garbage_often, limit_malloc_arenas
 from comfyui_workflow.server.peer_channels import check_peers
+from comfyui_workflow.server_address import PREFIX
 from comfyui_workflow.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
 REQUEST_THREADS = 16
+PORT_SETTING = f"{PREFIX}PORT"
 HTTP_STOP_TIMEOUT_S = 3.0
 SIGNAL_POLL_S = 0.5
 LONGEST_HEAD_BYTES = 32 * 1024
@@ -35,8 +38,8 @@ PORTS_TRIED = 100
 HIGHEST_PORT = 65535
 
 
-class Startable(Protocol):
-    """Interface of `app.Server`."""
+class Servable(Protocol):
+    """What is served at a port."""
 
     @property
     def app(self) -> Flask: ...
@@ -45,9 +48,13 @@ class Startable(Protocol):
     def refusals(self) -> BodyLimits:
         """The limits of request bodies, checked before a body is read."""
 
-    def start(self) -> int: ...
-
     def end_waits(self) -> None: ...
+
+
+class Startable(Servable, Protocol):
+    """Interface of `app.Server`."""
+
+    def start(self) -> int: ...
 
     @property
     def lost(self) -> str | None: ...
@@ -92,17 +99,57 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
         raise DataTaken(server.lost)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """A port to listen on."""
+
+    number: int
+    """0: any free one."""
+    setting: str = PORT_SETTING
+    """The variable that sets it, for error messages."""
+    threads: int = REQUEST_THREADS
+
+
+class AdditionalPort:
+    """A second port of the server, bound and served as a component."""
+
+    def __init__(self, what: str, server: Servable, settings: Settings, port: Port) -> None:
+        self._what, self._server, self._settings, self._port = what, server, settings, port
+        self._http: HttpThread | None = None
+
+    def open(self) -> None:
+        """Raises: ConfigurationError."""
+        self._http = HttpThread(self._server, self._settings, port=self._port)
+
+    def start(self) -> None:
+        if self._http is not None:
+            self._http.start()
+            log.info("%s is served on %s", self._what, self._http.url)
+
+    def stop(self) -> None:
+        if self._http is not None:
+            self._http.stop()
+
+
 class HttpThread:
     """The HTTP server in its own thread. The constructor binds the port.
 
     Only the loop itself closes its sockets, so that no socket is closed while the loop uses it."""
 
-    def __init__(self, server: Startable, settings: Settings, limits: ConnectionLimits | None = None) -> None:
-        """Raises: ConfigurationError."""
+    def __init__(
+        self,
+        server: Servable,
+        settings: Settings,
+        limits: ConnectionLimits | None = None,
+        port: "Port | None" = None,
+    ) -> None:
+        """`port`: another one than that of the settings. Raises: ConfigurationError."""
         self._server = server
         self._ended = threading.Event()
         self._sockets: dict[int, Any] = {}
-        self._http = _listen(server, settings, limits or ConnectionLimits(), self._sockets)
+        self._http = _listen(
+            server, settings, port or Port(number=settings.port), limits or ConnectionLimits(), self._sockets
+        )
         self.url = f"http://{url_host(settings.host)}:{self._http.effective_port}"
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
@@ -148,7 +195,7 @@ def configure_logging(level: str) -> None:
 
 
 def _listen(
-    server: Startable, settings: Settings, limits: ConnectionLimits, handlers: dict[int, Any]
+    server: Servable, settings: Settings, port: Port, limits: ConnectionLimits, handlers: dict[int, Any]
 ) -> Listener:
     """Binds the port and returns the listener. `handlers` receives all open sockets.
 
@@ -157,8 +204,8 @@ def _listen(
     try:
         options = Adjustments(
             host=_address_of(settings.host),
-            port=settings.port,
-            threads=REQUEST_THREADS,
+            port=port.number,
+            threads=port.threads,
             max_request_header_size=LONGEST_HEAD_BYTES,
             # waitress refuses a body of this size
             max_request_body_size=settings.max_upload_mb * MB + 1,
@@ -167,21 +214,22 @@ def _listen(
         listener = Listener(server.app, options, handlers, server.refusals, limits)
     except OSError as error:
         raise ConfigurationError(
-            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
-            f"Is a server running already? {_other_port(settings, error)}"
+            f"Cannot listen on {settings.host} port {port.number}: {error.strerror}. "
+            f"Is a server running already? {_other_port(settings.host, port, error)}"
         ) from error
     if settings.is_private_use:
         check_peers(listener, PeerUsers(settings.other_users).refusal)
     return listener
 
 
-def _other_port(settings: Settings, error: OSError) -> str:
+def _other_port(host: str, port: Port, error: OSError) -> str:
     """Returns the sentence that offers the next free port."""
-    ports = _ports_after(settings.port) if error.errno == errno.EADDRINUSE else ()
-    free = next((port for port in ports if _is_free(settings.host, port)), None)
+    ports = _ports_after(port.number) if error.errno == errno.EADDRINUSE else ()
+    free = next((each for each in ports if _is_free(host, each)), None)
     if free is None:
-        return "COMFYUI_WORKFLOW_PORT chooses another port"
-    return f"Port {free} is free: COMFYUI_WORKFLOW_PORT={free} chooses it, for the server and the commands"
+        return f"{port.setting} chooses another port"
+    users = ", for the server and the commands" if port.setting == PORT_SETTING else ""
+    return f"Port {free} is free: {port.setting}={free} chooses it{users}"
 
 
 def _ports_after(port: int) -> range:

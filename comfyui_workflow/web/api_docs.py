@@ -1,6 +1,7 @@
 """GET /docs: the OpenAPI document of all APIs, in Swagger UI, as JSON and as YAML. The page loads nothing
 from other hosts."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import as_file, files
@@ -51,45 +52,52 @@ class DocsViews:
             return send_from_directory(directory, filename)
 
 
-def create_blueprint(sections: tuple[Section, ...]) -> Blueprint:
-    routes = Blueprint("docs", __name__)
-    register(routes, SECTION.operations, DocsViews(sections=sections))
+def create_blueprint(sections: tuple[Section, ...], prefix: str = "", name: str = "docs") -> Blueprint:
+    """Serves the document of the sections below `prefix`."""
+    routes = Blueprint(name, __name__)
+    register(routes, section(prefix).operations, DocsViews(sections=sections))
     return routes
 
 
-SECTION = Section(
-    tag="Documentation",
-    description="The OpenAPI document itself. Details: docs/api/openapi.md",
-    operations=(
-        Operation(
-            method="GET",
-            rule=PATH,
-            view=DocsViews.page,
-            summary="Show the document in Swagger UI",
-            answer="text/html",
-        ),
-        Operation(
-            method="GET",
-            rule=f"{PATH}/json",
-            view=DocsViews.as_json,
-            summary="Get the document as JSON",
-            answer="application/json",
-        ),
-        Operation(
-            method="GET",
-            rule=f"{PATH}/yaml",
-            view=DocsViews.as_yaml,
-            summary="Get the document as YAML",
-            answer="application/yaml",
-        ),
-        Operation(
-            method="GET",
-            rule=f"{PATH}/assets/<filename>",
-            view=DocsViews.asset,
-            summary="Get a file of Swagger UI",
-            answer="*/*",
-        ),
-    ),
-    failure=Failure,
-    has_etags=False,
-)
+def section(prefix: str = "") -> Section:
+    return Section(
+        tag=f"Documentation at {prefix}{PATH}" if prefix else "Documentation",
+        description="The OpenAPI document itself. Details: docs/api/openapi.md",
+        operations=tuple(_operations(f"{prefix}{PATH}")),
+        failure=Failure,
+        has_etags=False,
+    )
+
+
+def _operations(path: str) -> Iterator[Operation]:
+    yield Operation(
+        method="GET",
+        rule=path,
+        view=DocsViews.page,
+        summary="Show the document in Swagger UI",
+        answer="text/html",
+    )
+    yield Operation(
+        method="GET",
+        rule=f"{path}/json",
+        view=DocsViews.as_json,
+        summary="Get the document as JSON",
+        answer="application/json",
+    )
+    yield Operation(
+        method="GET",
+        rule=f"{path}/yaml",
+        view=DocsViews.as_yaml,
+        summary="Get the document as YAML",
+        answer="application/yaml",
+    )
+    yield Operation(
+        method="GET",
+        rule=f"{path}/assets/<filename>",
+        view=DocsViews.asset,
+        summary="Get a file of Swagger UI",
+        answer="*/*",
+    )
+
+
+SECTION = section()

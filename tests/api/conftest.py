@@ -25,6 +25,7 @@ from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.service import JobService
+from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
@@ -158,6 +159,7 @@ def parts_of(
         outbox=outbox,
         instances=named_instances(settings, sessions),
         inspector=ValidationService(sessions),
+        models=ModelService(sessions),
         live_view=LiveProgress(),
         files=files or PathPolicy(readable_dirs=None, writable_dirs=None),
         uploads=uploads,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,7 +38,7 @@ from comfyui_workflow.services.jobs import service
 from comfyui_workflow.services.jobs.expiry import with_verdict
 from comfyui_workflow.services.jobs.finalizer import JobFinalizer
 from comfyui_workflow.services.jobs.image_downloads import ImageFetcher
-from comfyui_workflow.services.jobs.presenter import Presenters
+from comfyui_workflow.services.jobs.presenter import Presenters, WebhookMessage
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.view import JobView, output_of
 from comfyui_workflow.services.runs import RunService
@@ -63,7 +64,9 @@ class Letters:
         self.ids: list[str] = []
         self.is_full = False
 
-    def add(self, url: str, body: dict[str, Any], run_id: str, delivery_id: str) -> None:
+    def add(
+        self, url: str, body: dict[str, Any], run_id: str, delivery_id: str, *, message_id: str | None = None
+    ) -> None:
         if self.is_full:
             raise StoreError("no space left")
         self.sent.append((url, body))
@@ -73,8 +76,9 @@ class Letters:
 class Other:
     """Presenter that sends one webhook per file."""
 
-    def webhook_bodies(self, view: JobView, at: datetime) -> Iterator[dict[str, Any]]:
-        yield from ({"event": "output.complete", "filename": file.filename} for file in output_of(view).files)
+    def webhook_messages(self, view: JobView, at: datetime) -> Iterator[WebhookMessage]:
+        for url, file in product(view.job.webhooks, output_of(view).files):
+            yield WebhookMessage(url=url, body={"event": "output.complete", "filename": file.filename})
 
 
 class Made:

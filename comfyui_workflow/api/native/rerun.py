@@ -31,6 +31,7 @@ def request_body_of(request: RunRequest, directory: Registry) -> dict[str, Any]:
         "comfyui_input_dir": (defaults.INPUT_DIR, request.comfyui_input_dir),
         "comfyui_output_dir": (defaults.OUTPUT_DIR, request.comfyui_output_dir),
         "include_previews": (False, request.include_previews),
+        "convert": (None, request.convert and request.convert.document()),
         "priority": (0, request.priority),
     }
     return required | {name: value for name, (default, value) in optional.items() if value != default}

@@ -67,6 +67,15 @@ class Done(Success):
 # runs
 
 
+class ImageFormat(RequestBody):
+    """An image format with the options of sharp."""
+
+    format: Literal["jpeg", "jpg", "webp"]
+    """Also the ending of the file names."""
+    options: dict[str, bool | int | str] | None = None
+    """Options of the format, such as `quality` (docs/api/image-conversion.md). An unknown one is an error."""
+
+
 class OneRun(RequestBody):
     ssh_connection: str | None = None
     """The target: the ssh command of the provider, `user@host:port`, `ssh://…`, the name of an instance,
@@ -108,6 +117,9 @@ class OneRun(RequestBody):
     comfyui_output_dir: str | None = None
     """Absolute path of ComfyUI's output directory on the instance, for a ComfyUI that does not tell its own.
     Default: `/workspace/ComfyUI/output`."""
+    convert: ImageFormat | None = None
+    """Format that the output images are converted to; the converted files are listed and fetched instead of
+    the originals. Default: as ComfyUI saved them."""
     include_previews: bool | None = None
     """Also download the images of PreviewImage nodes. Default: false."""
     priority: int | None = Field(None, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)

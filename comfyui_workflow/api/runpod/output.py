@@ -1,29 +1,18 @@
-"""The output of a job in the format of worker-comfyui: every file as base64 or as a URL in a bucket.
-
-How it works: a response with many files may be larger than the memory, so the JSON is written piece by piece
-into a temporary file, which the event loop of the HTTP server sends afterwards.
-"""
+"""The output of a job in the format of worker-comfyui: every file as base64 or as a URL in a bucket."""
 
 import json
 from binascii import b2a_base64
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
+from comfyui_workflow.api.spooled_json import spooling, write_base64
 from comfyui_workflow.services.jobs.view import DeliveredFile, Output
-
-PIECE_BYTES = 3 * 64 * 1024
-"""A multiple of 3: base64 encodes 3 bytes as 4 characters, so encoded pieces can be concatenated."""
-IN_MEMORY_BYTES = 1024 * 1024
 
 
 def spooled_document(head: dict[str, Any], output: Output, directory: Path) -> IO[bytes]:
-    """Writes the complete document as JSON and returns the file, positioned at its start. Above
-    `IN_MEMORY_BYTES` it is an unnamed temporary file in `directory`. So it is never completely in memory, and
-    a slow client blocks no thread."""
-    with _spooling(directory) as file:
+    """Writes the complete document as JSON and returns the file, positioned at its start."""
+    with spooling(directory) as file:
         file.write(json.dumps(head).encode()[:-1] + b', "output": {"images": [')
         errors = [*output.errors, *_write_images(file, output.files, b"%s")]
         has_any = len(errors) - len(output.errors) < len(output.files)
@@ -34,7 +23,7 @@ def spooled_document(head: dict[str, Any], output: Output, directory: Path) -> I
 
 def spooled_stream(head: dict[str, Any], files: Sequence[DeliveredFile], directory: Path) -> IO[bytes]:
     """Like `spooled_document`, with a chunk per file in `stream`."""
-    with _spooling(directory) as file:
+    with spooling(directory) as file:
         file.write(json.dumps(head).encode()[:-1] + b', "stream": [')
         _write_images(file, files, b'{"output": %s}')
         file.write(b"]}")
@@ -58,15 +47,6 @@ def inline_output(output: Output, max_bytes: int) -> dict[str, Any]:
         left_bytes -= size_bytes
         images.append({"filename": each.filename, "type": _type(each), "data": data})
     return {"images": images, **_other_fields(bool(images), errors, output.notices)}
-
-
-@contextmanager
-def _spooling(directory: Path) -> Iterator[IO[bytes]]:
-    with ExitStack() as stack:
-        spooled = stack.enter_context(SpooledTemporaryFile(IN_MEMORY_BYTES, dir=str(directory)))
-        yield spooled
-        spooled.seek(0)
-        stack.pop_all()
 
 
 def _write_images(file: IO[bytes], files: Sequence[DeliveredFile], template: bytes) -> list[str]:
@@ -94,8 +74,7 @@ def _write_image(file: IO[bytes], each: DeliveredFile, source: IO[bytes] | None)
         return
     file.write(json.dumps(named).encode()[:-1] + b', "data": "')
     with source:
-        while piece := source.read(PIECE_BYTES):
-            file.write(b2a_base64(piece, newline=False))
+        write_base64(file, source)
     file.write(b'"}')
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 from comfyui_workflow.api.runpod.documents import document_head
 from comfyui_workflow.api.runpod.output import inline_output
+from comfyui_workflow.services.jobs.presenter import WebhookMessage
 from comfyui_workflow.services.jobs.view import JobView, has_output, output_of
 
 NAME = "runpod"
@@ -17,8 +17,9 @@ LARGEST_MESSAGE_BYTES = 20 * 1024 * 1024
 class RunPodPresenter:
     """Implements `services.jobs.presenter.Presenter`."""
 
-    def webhook_bodies(self, view: JobView, at: datetime) -> Iterator[dict[str, Any]]:
+    def webhook_messages(self, view: JobView, at: datetime) -> Iterator[WebhookMessage]:
         body = document_head(view, at)
         if has_output(view):
             body["output"] = inline_output(output_of(view), LARGEST_MESSAGE_BYTES)
-        yield body
+        for url in view.job.webhooks:
+            yield WebhookMessage(url=url, body=body)

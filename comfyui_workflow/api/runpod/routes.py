@@ -4,11 +4,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import IO
 
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.wsgi import wrap_file
 
 from comfyui_workflow.api.error_responses import keep_headers, status_of
 from comfyui_workflow.api.mount import Api, ApiServices
@@ -20,6 +18,7 @@ from comfyui_workflow.api.runpod.misspellings import refuse_misspelled_query
 from comfyui_workflow.api.runpod.output import spooled_document, spooled_stream
 from comfyui_workflow.api.runpod.rate_limits import RateLimits
 from comfyui_workflow.api.runpod.requests import JobOrderReader, job_order_reader
+from comfyui_workflow.api.spooled_json import spooled_response
 from comfyui_workflow.errors import RunConflict, WorkflowError
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.state import InstanceState, Reachability
@@ -74,7 +73,7 @@ class JobViews:
         self._check_rate("stream", endpoint_id)
         take = self.jobs.outputs_left if request.method == "HEAD" else self.jobs.take_outputs
         view, files = take(job_id)
-        return _spooled(spooled_stream(document_head(view, now()), files, self.spool_dir))
+        return spooled_response(spooled_stream(document_head(view, now()), files, self.spool_dir))
 
     def cancel(self, endpoint_id: str | None, job_id: str) -> Response:
         self._check_rate("cancel", endpoint_id)
@@ -131,7 +130,7 @@ class JobViews:
         head = document_head(view, now())
         if not has_output(view):
             return jsonify(head)
-        return _spooled(spooled_document(head, output_of(view), self.spool_dir))
+        return spooled_response(spooled_document(head, output_of(view), self.spool_dir))
 
 
 def create_blueprint(services: ApiServices) -> Blueprint:
@@ -179,18 +178,6 @@ def _status_response(view: JobView) -> Response:
 def _failure(message: str, status: int) -> Response:
     response = jsonify(error=message)
     response.status_code = status
-    return response
-
-
-def _spooled(file: IO[bytes]) -> Response:
-    """Returns a response that sends the file. Uses `wrap_file`, so that the event loop of the server sends it
-    and not this thread."""
-    size_bytes = file.seek(0, 2)
-    file.seek(0)
-    response = Response(
-        wrap_file(request.environ, file), mimetype="application/json", direct_passthrough=True
-    )
-    response.content_length = size_bytes
     return response
 
 

@@ -8,15 +8,15 @@ Delivery is at least once: if the server crashes after a webhook was received an
 webhook is sent again with the same id.
 """
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from comfyui_workflow.delivery.webhooks.queue import DeliveryQueue
+from comfyui_workflow.delivery.webhooks.standard import compact_json, signed_headers
 from comfyui_workflow.errors import (
     DeliveryNotFound,
     RunConflict,
@@ -51,6 +51,8 @@ class OutboxOptions:
     """Time since the webhook was added (or resent) after which it is given up."""
     kept_s: float = 604_800
     """Time since it was delivered or given up after which a webhook is removed."""
+    signing_key: bytes | None = field(default=None, repr=False)
+    """Key of signed webhooks (`standard.signing_key`). None: their signature is left out."""
 
 
 class Outbox:
@@ -93,8 +95,17 @@ class Outbox:
         """Checks a URL from a client, without sending a request. Raises: UrlRefused."""
         self._client.check(url)
 
-    def add(self, url: str, body: Mapping[str, Any], run_id: str, delivery_id: str | None = None) -> Delivery:
-        """Adds a webhook. It is on disk before this returns. A known `delivery_id` is not added again.
+    def add(
+        self,
+        url: str,
+        body: Mapping[str, Any],
+        run_id: str,
+        delivery_id: str | None = None,
+        *,
+        message_id: str | None = None,
+    ) -> Delivery:
+        """Adds a webhook. It is on disk before this returns. A known `delivery_id` is not added again. With a
+        `message_id`, each attempt is signed, and the receiver gets this id as `webhook-id`.
 
         A URL that is not allowed is not refused here, but in each attempt: the run has already ended, and the
         failed delivery should be visible in the list. Raises: StoreError; then nothing was added."""
@@ -102,8 +113,8 @@ class Outbox:
             known = self._queue.get(delivery_id) if delivery_id is not None else None
         if known is not None:
             return known
-        content = json.dumps(body).encode()
-        delivery = new_delivery(url, run_id, len(content), self._clock(), delivery_id)
+        content = compact_json(body)
+        delivery = new_delivery(url, run_id, len(content), self._clock(), delivery_id, message_id=message_id)
         self._store.add(delivery, content)
         with self._changed:
             self._queue.keep(delivery)
@@ -181,7 +192,7 @@ class Outbox:
         status = trouble = None
         try:
             content = self._store.content(delivery.delivery_id)
-            headers = {"Content-Type": "application/json", "Webhook-Id": delivery.delivery_id}
+            headers = {"Content-Type": "application/json", **self._message_headers(delivery, content)}
             status = self._client.post(delivery.url, content, headers, self._options.timeout_s)
         except (UrlRefused, WebError, StoreError) as error:
             trouble = str(error)
@@ -189,6 +200,12 @@ class Outbox:
             log.exception("%s: internal error", delivery.delivery_id)
             trouble = f"Internal error: {type(error).__name__}"
         return DeliveryAttempt(at=self._clock(), status=status, trouble=trouble)
+
+    def _message_headers(self, delivery: Delivery, content: bytes) -> dict[str, str]:
+        """Returns the id of the webhook, and the signature of this attempt if it is a signed one."""
+        if delivery.message_id is None:
+            return {"Webhook-Id": delivery.delivery_id}
+        return signed_headers(self._options.signing_key, delivery.message_id, self._clock(), content)
 
     def _release(self, delivery: Delivery) -> None:
         with self._changed:

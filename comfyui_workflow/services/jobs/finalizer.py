@@ -12,10 +12,9 @@ import logging
 import mimetypes
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,7 +43,15 @@ AGAIN_AFTER_S = 5.0
 
 
 class WebhookOutbox(Protocol):
-    def add(self, url: str, body: dict[str, Any], run_id: str, delivery_id: str) -> object:
+    def add(
+        self,
+        url: str,
+        body: Mapping[str, Any],
+        run_id: str,
+        delivery_id: str,
+        *,
+        message_id: str | None = None,
+    ) -> object:
         """Saves a webhook for delivery. It is on disk before this returns. A known id is not added again.
 
         Raises: StoreError, UrlRefused."""
@@ -153,7 +160,7 @@ class JobFinalizer:
 
     def _with_uploads(self, job: Job, run: Run) -> Job:
         """Uploads the outputs that are not in the bucket yet, and saves the result in the job."""
-        bucket = job.bucket or self._tools.bucket
+        bucket = job.bucket or (None if job.is_delivered_here else self._tools.bucket)
         if bucket is None:
             return job
         done = {upload.number for upload in job.uploads if upload.url}
@@ -171,7 +178,7 @@ class JobFinalizer:
         for number, output in outputs:
             path = Path(output.local_path or "")
             try:
-                content_type = mimetypes.guess_type(output.filename)[0] or "application/octet-stream"
+                content_type = mimetypes.guess_type(output.name)[0] or "application/octet-stream"
                 storage = _storage(bucket, None if job.bucket is None else self._tools.send)
                 url = storage.put(path, _key(bucket, job, output), content_type)
                 yield Upload(number=number, url=url)
@@ -187,10 +194,12 @@ class JobFinalizer:
         if presenter is None:
             log.error("%s: no webhook is sent: no API called %s", view.job.job_id, view.job.presenter)
             return
-        bodies = list(presenter.webhook_bodies(view, now()))
-        for number, (url, body) in enumerate(product(view.job.webhooks, bodies)):
+        for number, message in enumerate(presenter.webhook_messages(view, now())):
+            delivery_id = _delivery_id(view, number)
             try:
-                self._tools.outbox.add(url, body, view.run.run_id, _delivery_id(view, number))
+                self._tools.outbox.add(
+                    message.url, message.body, view.run.run_id, delivery_id, message_id=message.message_id
+                )
             except UrlRefused as error:
                 log.warning("%s: no webhook is sent: %s", view.job.job_id, error)
 
@@ -252,7 +261,7 @@ def _key(bucket: Bucket, job: Job, output: OutputFile) -> str:
 
     It is the same in every attempt, so there are no duplicates."""
     letters = hashlib.sha256(repr(output.key).encode()).hexdigest()[:8]
-    key = f"{job.job_id}/{letters}{Path(output.filename).suffix}"
+    key = f"{job.job_id}/{letters}{Path(output.name).suffix}"
     return f"{bucket.object_path}/{key}" if bucket.object_path else key
 
 

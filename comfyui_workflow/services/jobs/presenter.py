@@ -12,13 +12,25 @@ from comfyui_workflow.runs.job import Job
 from comfyui_workflow.services.jobs.view import JobView
 
 
+@dataclass(frozen=True, kw_only=True)
+class WebhookMessage:
+    """One POST request to a client."""
+
+    url: str
+    body: Mapping[str, Any]
+    message_id: str | None = None
+    """The id in the signature. None: the message is not signed."""
+
+
 class Presenter(Protocol):
     """Formats a job in the format of its API. Thread-safe."""
 
-    def webhook_bodies(self, view: JobView, at: datetime) -> Iterable[dict[str, Any]]:
-        """Returns the messages about the end of a job, in order. Each is sent in one POST request.
+    def webhook_messages(self, view: JobView, at: datetime) -> Iterable[WebhookMessage]:
+        """Returns the messages about the end of a job, in order; called only for a job with webhooks. An
+        iterator keeps only one message with its pictures in memory.
 
-        After a failure to save them it is called again, and must return the same number of messages."""
+        After a failure to save them it is called again, and must return the same messages in the same
+        order."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,6 +181,17 @@ class JobService:
         except RunNotFound as error:
             raise JobNotFound(f"The run of the job no longer exists: {job_id}") from error
 
+    def named(self, client_id: str, presenter: str) -> list[JobView]:
+        """Returns the jobs of an API with this id of the client, newest first. A job is also found by its
+        own id."""
+        found = (job for job in self._store.all() if job.presenter == presenter)
+        named = [job for job in found if client_id in (job.client_id, job.job_id)]
+        return sorted(self._views(named), key=lambda view: view.job.created_at, reverse=True)
+
+    def unfinished_count(self, presenter: str) -> int:
+        """Returns the number of jobs of an API that are not final."""
+        return sum(job.presenter == presenter for job in self._unfinished())
+
     def wait(self, job_id: str, timeout_s: float) -> JobView:
         """Waits until the job is final, and returns it. After the timeout, returns its current state.
 
@@ -292,6 +303,11 @@ class JobService:
         self._finalizer.start()
         self._images.start()
         self._deadlines.start()
+
+    @property
+    def is_stopping(self) -> bool:
+        """True after `end_waits`: calls of `wait` return at once."""
+        return self._is_stopping
 
     def end_waits(self) -> None:
         """Ends all calls of `wait`, current and future ones, at once."""
@@ -433,6 +449,9 @@ def _new_job(order: JobOrder, run: Run) -> Job:
         execution_timeout_s=order.execution_timeout_s,
         bucket=order.bucket,
         fetches=order.fetches,
+        client_id=order.client_id,
+        details=order.details,
+        is_delivered_here=order.is_delivered_here,
         refusal=order.refusal,
     )
 

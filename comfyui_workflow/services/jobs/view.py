@@ -61,7 +61,7 @@ def output_of(view: JobView) -> Output:
         elif upload is not None and upload.error is not None:
             errors.append(upload.error)
         else:
-            url = upload.url if upload else None
-            file = DeliveredFile(filename=output.filename, path=Path(output.local_path), url=url)
+            url = upload.url if upload else output.upload_url
+            file = DeliveredFile(filename=output.name, path=Path(output.local_path), url=url)
             files += [file] * (1 + len(output.other_node_ids))
     return Output(files=tuple(files), errors=tuple(errors), notices=view.run.notices)
