@@ -23,6 +23,8 @@ WorkflowError
 ├── ConfigurationError      the server cannot start with these settings
 ├── StoreError              transient: the local disk does not accept a record
 ├── RecordDamaged           the record of a run is damaged, so the run cannot continue
+├── ProvisionFailed         something that a workflow needs cannot be put on the instance
+│   └── ProvisionUnavailable  transient: the host of the file is not reachable, or cuts the transfer
 ├── StorageError            an upload to external storage (a bucket) failed
 ├── Stopped                 the caller requested a stop while the operation waited; nothing failed
 │   └── DataTaken           another server works on the same data; this server writes nothing more, and stops
@@ -33,6 +35,7 @@ WorkflowError
 │   │   └── RemoteFilesSilent  the connection works, but its SFTP server does not respond
 │   ├── AuthenticationFailed  the key is not accepted; never retried
 │   ├── HostKeyRefused      the host key differs from the known one
+│   ├── ProgramFailed       the instance runs no commands over SSH, or a program on it failed
 │   └── RemoteFileError     a file on the instance cannot be read or written
 │       ├── RemoteFileMissing  the file does not exist
 │       ├── RemoteFileExists  the file already exists; nothing was overwritten
@@ -160,6 +163,14 @@ class RecordDamaged(WorkflowError):
     code = "record_damaged"
 
 
+class ProvisionFailed(WorkflowError):
+    code = "provision_failed"
+
+
+class ProvisionUnavailable(ProvisionFailed):
+    is_transient = True
+
+
 class StorageError(WorkflowError):
     code = "storage"
 
@@ -205,6 +216,10 @@ class AuthenticationFailed(InstanceError):
 class HostKeyRefused(InstanceError):
     code = "host_key_refused"
     offered: "OfferedKey | None" = None
+
+
+class ProgramFailed(InstanceError):
+    code = "program_failed"
 
 
 class RemoteFileError(InstanceError):
