@@ -42,6 +42,9 @@ from comfyui_workflow.instances.requests import InstanceRequests
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.usage import UsageLedger
 from comfyui_workflow.lifecycle import Component, Lifecycle, Notifier
+from comfyui_workflow.provisioning.models import ModelProvisioner
+from comfyui_workflow.provisioning.offers import ModelOffers
+from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.proxy.used_ports import UsedPorts
@@ -268,7 +271,8 @@ def create_executor(
         in_doubt_s=settings.in_doubt_s,
         preview_method=settings.preview_method,
     )
-    runner = Runner(base.journal, base.sessions, runner_options(settings), live_view, sender)
+    models = ModelProvisioner(download_rules(settings))
+    runner = Runner(base.journal, base.sessions, runner_options(settings), live_view, sender, models=models)
     return Dispatcher(
         journal=base.journal,
         directory=instances.directory,
@@ -304,7 +308,7 @@ def create_parts(
         ),
         outbox=outbox,
         instances=instances,
-        inspector=ValidationService(base.sessions),
+        inspector=ValidationService(base.sessions, ModelOffers(download_rules(settings), web)),
         live_view=live_view,
         files=path_policy(settings),
         uploads=Uploads(base.file("uploads"), settings.uploads_kept_s, service.images_needed),
@@ -655,6 +659,10 @@ def outbox_options(settings: Settings) -> OutboxOptions:
         patience_s=settings.webhook_patience_s,
         kept_s=settings.webhook_kept_s,
     )
+
+
+def download_rules(settings: Settings) -> DownloadRules:
+    return DownloadRules(hosts=settings.provision_hosts, tokens=settings.tokens_by_host)
 
 
 def runner_options(settings: Settings) -> RunnerOptions:

@@ -7,6 +7,7 @@ faster.
 import ipaddress
 import os
 import pwd
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -263,6 +264,17 @@ class Settings(BaseSettings):
         description="How long a webhook is kept after it was delivered or given up, in seconds. Until then "
         "it can be listed and sent again.",
     )
+    provision_hosts: Words = Field(
+        ("huggingface.co", "hf.co", "civitai.com", "github.com"),
+        description="Hosts from which `provision` may download models, with their subdomains and only with "
+        "https. An origin such as `http://10.0.0.5:8000` allows exactly that one, without https and with a "
+        "private address. `any` allows every host with https.",
+    )
+    provision_tokens: SecretStr | None = Field(
+        None,
+        description="Tokens for hosts of models, such as `huggingface.co=hf_...,civitai.com=...`. A token is "
+        "sent to the instance, which sends it to its host.",
+    )
     uploads_kept_s: float = Field(
         2_592_000,
         ge=0,
@@ -327,6 +339,7 @@ class Settings(BaseSettings):
         "cors_hosts",
         "local_port_origins",
         "allowed_hosts",
+        "provision_hosts",
         "read_dirs",
         "write_dirs",
         "ssh_key_dirs",
@@ -383,6 +396,28 @@ class Settings(BaseSettings):
             if not _origins(each):
                 raise ValueError(f"{each!r} is not an origin such as http://localhost:3000")
         return value
+
+    @field_validator("provision_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if not re.fullmatch(r"(https?://)?[A-Za-z0-9.-]+(?(1)(:[0-9]{1,5})?)", each):
+                raise ValueError(f"{each!r} is neither a host such as huggingface.co nor an origin")
+        return value
+
+    @field_validator("provision_tokens")
+    @classmethod
+    def _have_hosts(cls, value: SecretStr | None) -> SecretStr | None:
+        for each in _words(value):
+            if not re.fullmatch(r"[A-Za-z0-9.-]+=[!-~]+", each):
+                raise ValueError("must be a list of host=token")
+        return value
+
+    @property
+    def tokens_by_host(self) -> dict[str, str]:
+        """Tokens for hosts of models, by host name."""
+        pairs = (each.partition("=") for each in _words(self.provision_tokens))
+        return {host.lower(): token for host, _, token in pairs}
 
     @field_validator("log_level")
     @classmethod
@@ -530,6 +565,11 @@ def _check_reach(settings: Settings) -> None:
             f"{PREFIX}API_TOKEN is too short for a server that listens on {settings.host}: "
             f"choose one with at least {SHORTEST_TOKEN} characters, for example from `openssl rand -hex 16`"
         )
+
+
+def _words(secret: SecretStr | None) -> list[str]:
+    text = "" if secret is None else secret.get_secret_value()
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _worker_variables() -> dict[str, str]:

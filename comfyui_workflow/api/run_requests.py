@@ -55,6 +55,7 @@ RUN_FIELDS = frozenset(
         "inputs",
         "output_dir",
         "priority",
+        "provision",
         "seed_mode",
         "ssh_connection",
         "workflow",
@@ -137,6 +138,7 @@ class OrderReader:
             comfyui_input_dir=remote_dir(body, "comfyui_input_dir", defaults.INPUT_DIR),
             comfyui_output_dir=remote_dir(body, "comfyui_output_dir", defaults.OUTPUT_DIR),
             include_previews=flag(body, "include_previews"),
+            provision=flag(body, "provision"),
             priority=read_priority(body),
             has_comfy_org_api_key=api_key is not None,
         )

@@ -28,6 +28,7 @@ from comfyui_workflow.cli.options import (
     output_dir_option,
     previews_option,
     priority_option,
+    provision_option,
 )
 from comfyui_workflow.cli.own_server import running_or_own_server
 from comfyui_workflow.cli.servers import (
@@ -89,6 +90,7 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 @priority_option
 @comfyui_port_option
 @previews_option
+@provision_option
 @comfy_api_key_option
 @click.option("--detach", is_flag=True, help="Start the batch, print its id and exit.")
 @server_option
@@ -191,6 +193,7 @@ def _order(options: dict[str, Any]) -> BatchOrder:
         output_dir=output_dir,
         comfyui_port=options["comfyui_port"],
         include_previews=options["previews"],
+        provision=options["provision"],
         priority=options["priority"],
         comfy_org_api_key=options["comfy_api_key"],
         batch_name=options["name"],

@@ -73,6 +73,12 @@ output_dir_option = click.option(
     help="Directory for the outputs, on the server's machine.",
 )
 previews_option = click.option("--previews", is_flag=True, help="Also fetch preview pictures.")
+provision_option = click.option(
+    "--provision",
+    is_flag=True,
+    help="Download models that the instance lacks, on the instance, from where the workflow says. A loader "
+    "may then have a URL in place of a name.",
+)
 priority_option = click.option(
     "--priority",
     type=click.IntRange(-HIGHEST_PRIORITY, HIGHEST_PRIORITY),

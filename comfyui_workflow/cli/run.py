@@ -22,6 +22,7 @@ from comfyui_workflow.cli.options import (
     output_dir_option,
     previews_option,
     priority_option,
+    provision_option,
     ssh_option,
     workflow_argument,
 )
@@ -48,6 +49,7 @@ from comfyui_workflow.runs.status import RunStatus
 @click.option("--name", help="Name of the run. Default: the file name of the workflow.")
 @comfyui_port_option
 @previews_option
+@provision_option
 @priority_option
 @comfy_api_key_option
 @server_option
@@ -65,6 +67,7 @@ def run(
     name: str | None,
     comfyui_port: int | None,
     previews: bool,
+    provision: bool,
     priority: int | None,
     comfy_api_key: str | None,
     server: str | None,
@@ -88,6 +91,7 @@ def run(
         workflow_name=name,
         comfyui_port=comfyui_port,
         include_previews=previews,
+        provision=provision,
         priority=priority,
         comfy_org_api_key=comfy_api_key,
     )

@@ -18,8 +18,9 @@ from comfyui_workflow.cli.options import (
 from comfyui_workflow.cli.own_server import asking_server
 from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.servers import server_option
-from comfyui_workflow.client.documents import FindingDocument, InspectionDocument
+from comfyui_workflow.client.documents import FindingDocument, InspectionDocument, MissingModelDocument
 from comfyui_workflow.client.orders import Order
+from comfyui_workflow.provisioning.sizes import size_text
 from comfyui_workflow.workflows.findings import Severity
 
 EXIT_CODES = """\b
@@ -77,7 +78,19 @@ def validate(
 def _say(inspection: InspectionDocument) -> None:
     for finding in (*inspection.errors, *inspection.warnings):
         click.echo(_line(finding))
+    for model in inspection.missing:
+        click.echo(_missing_line(model))
+    if any(model.can_provide for model in inspection.missing):
+        click.echo("To download the missing models on the instance: comfyui-workflow run --provision")
     click.echo(f"This instance {'can' if inspection.valid else 'cannot'} run it")
+
+
+def _missing_line(model: MissingModelDocument) -> str:
+    name = plain(model.name)
+    if not model.can_provide:
+        return f"missing: {name}: {plain(model.reason or 'it cannot be downloaded')}"
+    size = "" if model.size_bytes is None else f" ({size_text(model.size_bytes)})"
+    return f"missing: {name}{size}: {plain(model.url or '')}"
 
 
 def _line(finding: FindingDocument) -> str:

@@ -37,6 +37,8 @@ class OrderDetails(TypedDict, total=False):
     comfyui_input_dir: str | None
     comfyui_output_dir: str | None
     include_previews: bool
+    provision: bool
+    """Download models that the instance lacks, on the instance, from where the workflow says."""
     priority: int | None
     """Runs with a higher priority start first on the same instance."""
     comfy_org_api_key: str | None

@@ -4,7 +4,6 @@ The program `download_program` runs there; this module starts it, passes its pro
 says into errors. It continues where an earlier attempt stopped, of whichever server.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ConnectionFailed, ProvisionFailed, ProvisionUnavailable
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.provisioning.rules import DownloadRules
+from comfyui_workflow.provisioning.sizes import duration_text, size_text
 from comfyui_workflow.ssh.connection import Connection
 from comfyui_workflow.workflows.model_sources import key_of_url
 
@@ -140,14 +140,6 @@ def _count(value: object) -> int | None:
     return value if is_count else None  # type: ignore[return-value]
 
 
-def size_text(count: float) -> str:
-    """Formats bytes: `512 KB`, `6.94 GB`."""
-    for unit, factor, digits in (("GB", 1e9, 2), ("MB", 1e6, 1)):
-        if count >= factor:
-            return f"{count / factor:.{digits}f} {unit}"
-    return f"{math.ceil(count / 1e3)} KB"
-
-
 def progress_text(name: str, progress: Progress) -> str:
     """`Downloading x.safetensors: 1.20 GB of 6.94 GB, 85.0 MB/s, 68 s left`"""
     total = progress.total_bytes
@@ -160,8 +152,3 @@ def progress_text(name: str, progress: Progress) -> str:
     if progress.left_s is not None:
         parts.append(f"{duration_text(progress.left_s)} left")
     return f"Downloading {name} on the instance: {', '.join(parts)}"
-
-
-def duration_text(seconds: float) -> str:
-    whole = math.ceil(seconds)
-    return f"{whole} s" if whole < 120 else f"{math.ceil(whole / 60)} min"

@@ -27,6 +27,8 @@ class Phase(StrEnum):
 
     WAITING = "waiting"
     CONNECTING = "connecting"
+    PROVISIONING = "provisioning"
+    """Models that the instance lacks are downloaded there."""
     UPLOADING = "uploading"
     SUBMITTING = "submitting"
     QUEUED = "queued"

@@ -103,12 +103,20 @@ class GuardedClient:
                 _write(file, piece)
             return answer.headers.get("Content-Type")
 
-    def exchange(self, method: str, url: str, content: Body, headers: Mapping[str, str]) -> HttpAnswer:
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        content: Body,
+        headers: Mapping[str, str],
+        *,
+        timeout_s: float = _EXCHANGE_S,
+    ) -> HttpAnswer:
         """Sends one request and returns the response, whatever its status. Follows no redirect. For a
         library with a protocol of its own (S3). Raises: UrlRefused; WebError; WebUnavailable if a retry
         may succeed."""
         with (
-            ExchangeDeadline(_EXCHANGE_S) as deadline,
+            ExchangeDeadline(timeout_s) as deadline,
             self._answer(method, url, content, headers, deadline, follows_redirects=False) as answer,
         ):
             received = b"".join(_pieces(answer, _LARGEST_ANSWER_BYTES, read_url(url).origin))

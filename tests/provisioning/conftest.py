@@ -20,7 +20,9 @@ def web() -> Iterator[FileServer]:
 
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[Sshd]:
-    with Sshd(tmp_path / "sshd") as server:
+    server = Sshd(tmp_path / "sshd")
+    server.start_shells_in(tmp_path / "home")
+    with server:
         yield server
 
 

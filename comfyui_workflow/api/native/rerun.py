@@ -30,6 +30,7 @@ def request_body_of(request: RunRequest, directory: Registry) -> dict[str, Any]:
         "comfyui_output_dir": (defaults.OUTPUT_DIR, request.comfyui_output_dir),
         "include_previews": (False, request.include_previews),
         "priority": (0, request.priority),
+        "provision": (False, request.provision),
     }
     return required | {name: value for name, (default, value) in optional.items() if value != default}
 
