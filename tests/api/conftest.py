@@ -19,6 +19,8 @@ from comfyui_workflow.instances.monitors import InstanceMonitors
 from comfyui_workflow.instances.requests import InstanceRequests
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.usage import UsageLedger
+from comfyui_workflow.provisioning.offers import ModelOffers
+from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.scheduling.executor import Executor
@@ -150,7 +152,9 @@ def parts_of(
         ),
         outbox=outbox,
         instances=named_instances(settings, sessions),
-        inspector=ValidationService(sessions),
+        inspector=ValidationService(
+            sessions, ModelOffers(DownloadRules(), GuardedClient(may_reach_private=False))
+        ),
         live_view=LiveProgress(),
         files=files or PathPolicy(readable_dirs=None, writable_dirs=None),
         uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),
