@@ -42,8 +42,9 @@ from comfyui_workflow.instances.requests import InstanceRequests
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.usage import UsageLedger
 from comfyui_workflow.lifecycle import Component, Lifecycle, Notifier
-from comfyui_workflow.provisioning.models import ModelProvisioner
 from comfyui_workflow.provisioning.offers import ModelOffers
+from comfyui_workflow.provisioning.packs import PackOffers, PackRules
+from comfyui_workflow.provisioning.provisioners import provisioners
 from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
@@ -271,8 +272,15 @@ def create_executor(
         in_doubt_s=settings.in_doubt_s,
         preview_method=settings.preview_method,
     )
-    models = ModelProvisioner(download_rules(settings))
-    runner = Runner(base.journal, base.sessions, runner_options(settings), live_view, sender, models=models)
+    web = GuardedClient(may_reach_private=settings.webhook_private)
+    runner = Runner(
+        base.journal,
+        base.sessions,
+        runner_options(settings),
+        live_view,
+        sender,
+        provisioners=provisioners(pack_rules(settings), web),
+    )
     return Dispatcher(
         journal=base.journal,
         directory=instances.directory,
@@ -308,7 +316,11 @@ def create_parts(
         ),
         outbox=outbox,
         instances=instances,
-        inspector=ValidationService(base.sessions, ModelOffers(download_rules(settings), web)),
+        inspector=ValidationService(
+            base.sessions,
+            ModelOffers(download_rules(settings), web),
+            PackOffers(pack_rules(settings), web),
+        ),
         live_view=live_view,
         files=path_policy(settings),
         uploads=Uploads(base.file("uploads"), settings.uploads_kept_s, service.images_needed),
@@ -663,6 +675,14 @@ def outbox_options(settings: Settings) -> OutboxOptions:
 
 def download_rules(settings: Settings) -> DownloadRules:
     return DownloadRules(hosts=settings.provision_hosts, tokens=settings.tokens_by_host)
+
+
+def pack_rules(settings: Settings) -> PackRules:
+    return PackRules(
+        packs=settings.provision_packs,
+        registry=settings.provision_registry,
+        downloads=download_rules(settings),
+    )
 
 
 def runner_options(settings: Settings) -> RunnerOptions:

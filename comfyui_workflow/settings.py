@@ -275,6 +275,15 @@ class Settings(BaseSettings):
         description="Tokens for hosts of models, such as `huggingface.co=hf_...,civitai.com=...`. A token is "
         "sent to the instance, which sends it to its host.",
     )
+    provision_packs: Words = Field(
+        ("registry",),
+        description="Node packs that `provision` may install: ids in ComfyUI's registry, `owner/repository` "
+        "at GitHub, `registry` for all packs of the registry, `any` for all. `none` allows none. A node pack "
+        "is a program that runs on the instance.",
+    )
+    provision_registry: str = Field(
+        "https://api.comfy.org", description="ComfyUI's registry, which tells the repository of a node pack."
+    )
     uploads_kept_s: float = Field(
         2_592_000,
         ge=0,
@@ -340,6 +349,7 @@ class Settings(BaseSettings):
         "local_port_origins",
         "allowed_hosts",
         "provision_hosts",
+        "provision_packs",
         "read_dirs",
         "write_dirs",
         "ssh_key_dirs",

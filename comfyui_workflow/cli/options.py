@@ -76,8 +76,8 @@ previews_option = click.option("--previews", is_flag=True, help="Also fetch prev
 provision_option = click.option(
     "--provision",
     is_flag=True,
-    help="Download models that the instance lacks, on the instance, from where the workflow says. A loader "
-    "may then have a URL in place of a name.",
+    help="Install models and node packs that the instance lacks, on the instance, from where the workflow "
+    "says. A loader may then have a URL in place of a name.",
 )
 priority_option = click.option(
     "--priority",

@@ -80,8 +80,12 @@ def _say(inspection: InspectionDocument) -> None:
         click.echo(_line(finding))
     for model in inspection.missing:
         click.echo(_missing_line(model))
-    if any(model.can_provide for model in inspection.missing):
-        click.echo("To download the missing models on the instance: comfyui-workflow run --provision")
+    for pack in inspection.missing_packs:
+        where = (pack.url if pack.can_provide else pack.reason) or ""
+        click.echo(f"missing node pack: {plain(pack.name)}: {plain(where)}")
+    can_get_models = any(model.can_provide for model in inspection.missing)
+    if can_get_models or any(pack.can_provide for pack in inspection.missing_packs):
+        click.echo("To get what is missing on the instance: comfyui-workflow run --provision")
     click.echo(f"This instance {'can' if inspection.valid else 'cannot'} run it")
 
 

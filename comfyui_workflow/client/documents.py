@@ -170,6 +170,19 @@ class MissingModelDocument(Document, frozen=True, kw_only=True):
     """Why `provision` does not download it."""
 
 
+class MissingPackDocument(Document, frozen=True, kw_only=True):
+    """A node pack that the instance lacks."""
+
+    name: str
+    version: str | None = None
+    class_types: tuple[str, ...] = ()
+    url: str | None = None
+    can_provide: bool = False
+    """True if a run with `provision` installs it."""
+    reason: str | None = None
+    """Why `provision` does not install it."""
+
+
 class InspectionDocument(Document, frozen=True, kw_only=True):
     """Result of validating a workflow against an instance."""
 
@@ -177,5 +190,6 @@ class InspectionDocument(Document, frozen=True, kw_only=True):
     errors: tuple[FindingDocument, ...]
     warnings: tuple[FindingDocument, ...]
     missing: tuple[MissingModelDocument, ...] = ()
+    missing_packs: tuple[MissingPackDocument, ...] = ()
     graph: dict[str, Any]
     raw: dict[str, Any]

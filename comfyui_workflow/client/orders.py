@@ -38,7 +38,7 @@ class OrderDetails(TypedDict, total=False):
     comfyui_output_dir: str | None
     include_previews: bool
     provision: bool
-    """Download models that the instance lacks, on the instance, from where the workflow says."""
+    """Install what the instance lacks there, from where the workflow says."""
     priority: int | None
     """Runs with a higher priority start first on the same instance."""
     comfy_org_api_key: str | None

@@ -42,6 +42,7 @@ from comfyui_workflow.execution.results import ResultCollector
 from comfyui_workflow.execution.sent_pictures import SentPictures
 from comfyui_workflow.execution.submit import MAY_HAVE_RUN, RunSubmission, SubmissionContext, correlation_of
 from comfyui_workflow.provisioning.models import ModelProvisioner
+from comfyui_workflow.provisioning.packs import PackProvisioner
 from comfyui_workflow.retry import Backoff
 from comfyui_workflow.runs.events import (
     Event,
@@ -163,6 +164,7 @@ class RunAttempt:
     stall_limit_s: float
     sender: SubmissionContext
     models: ModelProvisioner
+    packs: PackProvisioner
 
     def execute(self) -> None:
         """Raises: Stopped; any error that ends the run or breaks the session."""
@@ -208,6 +210,8 @@ class RunAttempt:
         a prompt may have been submitted, the check is left to ComfyUI."""
         if run.prompt_id is not None:
             return run
+        if run.request.provision:
+            self._provide_packs(run)
         if run.prepared_graph is None:
             graph = prepared_graph(self.session, run.request)
             if graph is not run.graph:
@@ -227,6 +231,17 @@ class RunAttempt:
         for finding in hints:
             self._record(NoticeAdded(message=str(finding)))
         return self._run()
+
+    def _provide_packs(self, run: Run) -> None:
+        """Installs lacking node packs: without their classes, an editor file cannot be converted."""
+        placed = self.packs.provide(
+            self.session,
+            run.request,
+            stop=self.abort,
+            say=lambda message: self._announce(Phase.PROVISIONING, message),
+        )
+        for sentence in placed:
+            self._record(NoticeAdded(message=sentence))
 
     def _provide_models(self, run: Run) -> None:
         """Downloads lacking models on the instance. A later attempt continues there, and finds what is

@@ -28,8 +28,7 @@ from comfyui_workflow.execution.live_progress import LiveProgress, OnBytes
 from comfyui_workflow.execution.outputs import not_fetched_sentence, remove_parts
 from comfyui_workflow.execution.submit import SubmissionContext
 from comfyui_workflow.parsing.ssh_address import SshAddress
-from comfyui_workflow.provisioning.models import ModelProvisioner
-from comfyui_workflow.provisioning.rules import DownloadRules
+from comfyui_workflow.provisioning.provisioners import Provisioners, no_provisioners
 from comfyui_workflow.retry import Backoff, HighWaterMarks
 from comfyui_workflow.runs.events import (
     AttemptFailed,
@@ -84,9 +83,9 @@ class Runner:
         live_view: LiveProgress,
         sender: SubmissionContext | None = None,
         *,
-        models: ModelProvisioner | None = None,
+        provisioners: Provisioners | None = None,
     ) -> None:
-        self._models = models or ModelProvisioner(DownloadRules())
+        self._provisioners = provisioners or no_provisioners()
         self._sender = sender or SubmissionContext()
         self._journal = journal
         self._sessions = sessions
@@ -164,7 +163,8 @@ class Runner:
                 resubmissions_of_running=self._options.resubmissions_of_running,
                 stall_limit_s=self._options.stall_limit_s,
                 sender=self._sender,
-                models=self._models,
+                models=self._provisioners.models,
+                packs=self._provisioners.packs,
             ).execute()
 
     def _with_placement(self, run: Run, context: ExecutionContext) -> Run:

@@ -25,16 +25,19 @@ class DownloadRules:
 
     def refusal(self, url: str, name: str) -> str | None:
         """Returns the reason for which the file may not be downloaded; None if it may."""
+        if not (is_model(name) or name.endswith((".yaml", ".yml"))):
+            return "its name is not that of a model file"
+        return self.host_refusal(url)
+
+    def host_refusal(self, url: str) -> str | None:
+        """Returns the reason for which nothing may be taken from this URL; None if it may."""
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname or "", parts.port
         except ValueError:
             return "its URL is not valid"
         is_allowed = any(each == ANY or _is_below(host, each) for each in self.hosts)
-        problems = {
-            "its URL contains a password": parts.username is not None,
-            "its name is not that of a model file": not (is_model(name) or name.endswith((".yaml", ".yml"))),
-        }
+        problems = {"its URL contains a password": parts.username is not None}
         if origin_of(url) not in self.origins:
             problems[f"{host} is not encrypted (https)"] = parts.scheme != "https"
             problems[f"{host} is not in COMFYUI_WORKFLOW_PROVISION_HOSTS"] = not is_allowed

@@ -28,7 +28,7 @@ class Phase(StrEnum):
     WAITING = "waiting"
     CONNECTING = "connecting"
     PROVISIONING = "provisioning"
-    """Models that the instance lacks are downloaded there."""
+    """What the instance lacks is installed there."""
     UPLOADING = "uploading"
     SUBMITTING = "submitting"
     QUEUED = "queued"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from comfyui_workflow.execution.prepare import prepared_graph, validate_on_instance
 from comfyui_workflow.provisioning.offers import ModelOffers, Offer
+from comfyui_workflow.provisioning.packs import PackOffer, PackOffers
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import address_of
 from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_session
@@ -17,6 +18,7 @@ from comfyui_workflow.workflows.model_sources import (
     sources_of,
     with_model_names,
 )
+from comfyui_workflow.workflows.node_packs import lacking_packs
 from comfyui_workflow.workflows.overrides import inputs_named
 from comfyui_workflow.workflows.resolve import left_out
 from comfyui_workflow.workflows.validation.preflight import Verdict
@@ -33,14 +35,17 @@ class ValidationResult:
     key_inputs: Sequence[KeyInput]
     missing: Sequence[Offer] = ()
     """Models that the instance lacks, and where they can be had."""
+    missing_packs: Sequence[PackOffer] = ()
+    """Node packs that the instance lacks, as far as the editor file names them."""
 
 
 class ValidationService:
     """Validates workflows. Thread-safe."""
 
-    def __init__(self, sessions: Sessions, offers: ModelOffers) -> None:
+    def __init__(self, sessions: Sessions, models: ModelOffers, packs: PackOffers) -> None:
         self._sessions = sessions
-        self._offers = offers
+        self._models = models
+        self._packs = packs
         self._limit = ConcurrencyLimit(MOST_AT_ONCE, f"{MOST_AT_ONCE} workflows are being validated just now")
 
     def inspect(self, request: RunRequest, *, host_key: str | None = None) -> ValidationResult:
@@ -65,5 +70,11 @@ class ValidationService:
             found = key_inputs(graph, session.definitions())
             named = with_model_names(graph, session.definitions())
             lacking = lacking_models(named, session.definitions(), sources_of(request))
-        missing = self._offers.of(lacking) if lacking else ()  # the session is free meanwhile
-        return ValidationResult(graph=graph, verdict=verdict, key_inputs=found, missing=missing)
+            packs = lacking_packs(request.workflow.editor_file, session.definitions())
+        return ValidationResult(  # the session is free meanwhile
+            graph=graph,
+            verdict=verdict,
+            key_inputs=found,
+            missing=self._models.of(lacking) if lacking else (),
+            missing_packs=self._packs.of(packs),
+        )

@@ -237,20 +237,24 @@ function footer() {
 }
 
 const missing = () => (draft.check?.answer && !draft.check.isStale ? draft.check.answer.missing ?? [] : []);
-const canProvide = () => missing().some((model) => model.can_provide);
+const missingPacks = () => (draft.check?.answer && !draft.check.isStale ? draft.check.answer.missing_packs ?? [] : []);
+const canProvide = () => [...missing(), ...missingPacks()].some((each) => each.can_provide);
 
-/** The models that the instance lacks: where each can be had, or why it cannot be downloaded. */
+/** The models and node packs that the instance lacks: where each can be had, or why it cannot be installed. */
 function missingModels() {
-  if (!missing().length) return null;
+  if (!missing().length && !missingPacks().length) return null;
   return el("section.card", { "data-key": "missing", "aria-labelledby": "missing" },
     el("h2", { id: "missing" }, "Missing on the instance"),
     el("ul.plain", {}, missing().map((model) => el("li", { "data-key": `${model.folder} ${model.name}` },
       el("bdi.name", {}, model.name),
-      el("span.quiet.small", {}, ` ${missingText(model)}`)))));
+      el("span.quiet.small", {}, ` ${missingText(model)}`)))),
+    el("ul.plain", {}, missingPacks().map((pack) => el("li", { "data-key": `pack ${pack.name}` },
+      el("bdi.name", {}, pack.name), el("span.quiet.small", {}, ` node pack ${missingText({ size_bytes: null, ...pack })}`)))),
+    missingPacks().length ? el("p.quiet.small", {}, "To load a node pack, ComfyUI is restarted when no prompt runs there.") : null);
 }
 
 function missingText({ can_provide: can, size_bytes: size, url, reason }) {
-  if (!can) return `cannot be downloaded: ${reason}`;
+  if (!can) return `cannot be had: ${reason}`;
   return `${size === null ? "" : `${labels.size(size)} `}from ${new URL(url).host}`;
 }
 

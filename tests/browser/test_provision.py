@@ -63,5 +63,5 @@ def test_what_cannot_be_fetched_has_no_button(
     dashboard.choose_workflow(file)
     dashboard.give_ssh(sandbox.ssh_string)
     dashboard.press("Check")
-    expect(dashboard.part("Missing on the instance")).to_contain_text("example.com is not in")
+    expect(dashboard.part("Missing on the instance")).to_contain_text("cannot be had: example.com is not in")
     expect(dashboard.page.get_by_role("button", name=GET_IT)).to_have_count(0)

@@ -141,6 +141,6 @@ def test_what_is_missing_is_told_with_its_source(
     assert result.stdout.splitlines() == [
         "missing: a.ckpt (6.94 GB): https://h/a.ckpt",
         "missing: b.ckpt: no source",
-        "To download the missing models on the instance: comfyui-workflow run --provision",
+        "To get what is missing on the instance: comfyui-workflow run --provision",
         "This instance cannot run it",
     ]
