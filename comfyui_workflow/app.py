@@ -53,6 +53,10 @@ from comfyui_workflow.instances.requests import InstanceRequests
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.usage import UsageLedger
 from comfyui_workflow.lifecycle import Component, Lifecycle, Notifier
+from comfyui_workflow.provisioning.offers import ModelOffers
+from comfyui_workflow.provisioning.packs import PackOffers, PackRules
+from comfyui_workflow.provisioning.provisioners import provisioners
+from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.proxy.used_ports import UsedPorts
@@ -325,7 +329,15 @@ def create_dispatcher(
         in_doubt_s=settings.in_doubt_s,
         preview_method=settings.preview_method,
     )
-    runner = Runner(base.journal, base.sessions, runner_options(settings), live_view, sender, storage=storage)
+    runner = Runner(
+        base.journal,
+        base.sessions,
+        runner_options(settings),
+        live_view,
+        sender,
+        storage=storage,
+        provisioners=provisioners(pack_rules(settings), base.web),
+    )
     return Dispatcher(
         journal=base.journal,
         directory=instances.directory,
@@ -362,8 +374,12 @@ def create_parts(
         ),
         outbox=outbox,
         instances=instances,
-        inspector=ValidationService(base.sessions),
         models=ModelService(base.sessions),
+        inspector=ValidationService(
+            base.sessions,
+            ModelOffers(download_rules(settings), base.web),
+            PackOffers(pack_rules(settings), base.web),
+        ),
         live_view=live_view,
         files=path_policy(settings),
         uploads=uploads,
@@ -836,6 +852,18 @@ def webhook_key(settings: Settings) -> bytes | None:
         return signing_key(settings.webhook_secret.get_secret_value())
     except ValueError as error:
         raise ConfigurationError(f"{PREFIX}WEBHOOK_SECRET {error}") from error
+
+
+def download_rules(settings: Settings) -> DownloadRules:
+    return DownloadRules(hosts=settings.provision_hosts, tokens=settings.tokens_by_host)
+
+
+def pack_rules(settings: Settings) -> PackRules:
+    return PackRules(
+        packs=settings.provision_packs,
+        registry=settings.provision_registry,
+        downloads=download_rules(settings),
+    )
 
 
 def runner_options(settings: Settings) -> RunnerOptions:

@@ -27,6 +27,8 @@ WorkflowError
 │   ├── StorageUnavailable  transient: the storage is not reachable, or reports a temporary error
 │   ├── InputNotDownloaded  an input of a run cannot be downloaded from its URL
 │   └── UploadFailed        an output of a run is on this machine, but cannot be uploaded
+├── ProvisionFailed         something that a workflow needs cannot be put on the instance
+│   └── ProvisionUnavailable  transient: the host of the file is not reachable, or cuts the transfer
 ├── Stopped                 the caller requested a stop while the operation waited; nothing failed
 │   └── DataTaken           another server works on the same data; this server writes nothing more, and stops
 ├── WebError                the web server of a URL refused, or sent an unusable response
@@ -36,6 +38,7 @@ WorkflowError
 │   │   └── RemoteFilesSilent  the connection works, but its SFTP server does not respond
 │   ├── AuthenticationFailed  the key is not accepted; never retried
 │   ├── HostKeyRefused      the host key differs from the known one
+│   ├── ProgramFailed       the instance runs no commands over SSH, or a program on it failed
 │   └── RemoteFileError     a file on the instance cannot be read or written
 │       ├── RemoteFileMissing  the file does not exist
 │       ├── RemoteFileExists  the file already exists; nothing was overwritten
@@ -163,6 +166,14 @@ class RecordDamaged(WorkflowError):
     code = "record_damaged"
 
 
+class ProvisionFailed(WorkflowError):
+    code = "provision_failed"
+
+
+class ProvisionUnavailable(ProvisionFailed):
+    is_transient = True
+
+
 class StorageError(WorkflowError):
     code = "storage"
 
@@ -228,6 +239,10 @@ class AuthenticationFailed(InstanceError):
 class HostKeyRefused(InstanceError):
     code = "host_key_refused"
     offered: "OfferedKey | None" = None
+
+
+class ProgramFailed(InstanceError):
+    code = "program_failed"
 
 
 class RemoteFileError(InstanceError):

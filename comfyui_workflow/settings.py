@@ -7,6 +7,7 @@ faster.
 import ipaddress
 import os
 import pwd
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -368,6 +369,26 @@ class Settings(BaseSettings):
         description="Secret of signed webhooks: base64, with or without `whsec_` before it. Unset: they are "
         "not signed. The name `WEBHOOK_SECRET` works too.",
     )
+    provision_hosts: Words = Field(
+        ("huggingface.co", "hf.co", "civitai.com", "github.com"),
+        description="Hosts from which `provision` may download models, with their subdomains and only with "
+        "https. An origin such as `http://10.0.0.5:8000` allows exactly that one, without https and with a "
+        "private address. `any` allows every host with https.",
+    )
+    provision_tokens: SecretStr | None = Field(
+        None,
+        description="Tokens for hosts of models, such as `huggingface.co=hf_...,civitai.com=...`. A token is "
+        "sent to the instance, which sends it to its host.",
+    )
+    provision_packs: Words = Field(
+        ("registry",),
+        description="Node packs that `provision` may install: ids in ComfyUI's registry, `owner/repository` "
+        "at GitHub, `registry` for all packs of the registry, `any` for all. `none` allows none. A node pack "
+        "is a program that runs on the instance.",
+    )
+    provision_registry: str = Field(
+        "https://api.comfy.org", description="ComfyUI's registry, which tells the repository of a node pack."
+    )
     uploads_kept_s: float = Field(
         2_592_000,
         ge=0,
@@ -455,6 +476,8 @@ class Settings(BaseSettings):
         "cors_hosts",
         "local_port_origins",
         "allowed_hosts",
+        "provision_hosts",
+        "provision_packs",
         "read_dirs",
         "write_dirs",
         "ssh_key_dirs",
@@ -512,6 +535,28 @@ class Settings(BaseSettings):
             if not _origins(each):
                 raise ValueError(f"{each!r} is not an origin such as http://localhost:3000")
         return value
+
+    @field_validator("provision_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if not re.fullmatch(r"(https?://)?[A-Za-z0-9.-]+(?(1)(:[0-9]{1,5})?)", each):
+                raise ValueError(f"{each!r} is neither a host such as huggingface.co nor an origin")
+        return value
+
+    @field_validator("provision_tokens")
+    @classmethod
+    def _have_hosts(cls, value: SecretStr | None) -> SecretStr | None:
+        for each in _words(value):
+            if not re.fullmatch(r"[A-Za-z0-9.-]+=[!-~]+", each):
+                raise ValueError("must be a list of host=token")
+        return value
+
+    @property
+    def tokens_by_host(self) -> dict[str, str]:
+        """Tokens for hosts of models, by host name."""
+        pairs = (each.partition("=") for each in _words(self.provision_tokens))
+        return {host.lower(): token for host, _, token in pairs}
 
     @field_validator("log_level")
     @classmethod
@@ -678,6 +723,11 @@ def _foreign_variables() -> dict[str, str]:
     found = {field: os.environ.get(name) for field, name in FOREIGN_NAMES.items()}
     found["aws_region"] = found["aws_region"] or os.environ.get("AWS_DEFAULT_REGION")
     return {field: value for field, value in found.items() if value}
+
+
+def _words(secret: SecretStr | None) -> list[str]:
+    text = "" if secret is None else secret.get_secret_value()
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _variable(field: str) -> str:

@@ -138,6 +138,11 @@ class Sshd:
         """Heeded from the next start on."""
         self._more_config.extend(lines)
 
+    def start_shells_in(self, home: Path) -> None:
+        """From the next start on, commands do not read the shell's start files of whoever runs the tests."""
+        home.mkdir(exist_ok=True)
+        self.add_config(f"SetEnv HOME={home}")
+
     def serve_files_by(self, script: str) -> None:
         """From the next start on, a shell script serves SFTP: `exec $SFTP_SERVER` is the usual way."""
         file = self.directory / "sftp.sh"

@@ -22,6 +22,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"comfyui"},
     {"stores"},
     {"delivery", "sessions"},
+    {"provisioning"},
     {"proxy"},
     {"instances"},
     {"scheduling"},

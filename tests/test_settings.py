@@ -37,6 +37,9 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CORS_HOSTS", "null"),
         ("LOCAL_PORT_ORIGINS", "file:///"),
         ("CONTACT_PATIENCE_S", "-1"),
+        ("PROVISION_HOSTS", "huggingface.co/"),
+        ("PROVISION_HOSTS", "ftp://host"),
+        ("PROVISION_TOKENS", "hf_secret"),
     ],
 )
 def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

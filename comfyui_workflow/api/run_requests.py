@@ -62,6 +62,7 @@ RUN_FIELDS = frozenset(
         "inputs",
         "output_dir",
         "priority",
+        "provision",
         "seed_mode",
         "ssh_connection",
         "upload",
@@ -158,6 +159,7 @@ class OrderReader:
             comfyui_output_dir=remote_dir(body, "comfyui_output_dir", defaults.OUTPUT_DIR),
             include_previews=flag(body, "include_previews"),
             convert=_conversion(body),
+            provision=flag(body, "provision"),
             priority=read_priority(body),
             has_comfy_org_api_key=api_key is not None,
         )

@@ -30,6 +30,7 @@ from comfyui_workflow.cli.options import (
     output_dir_option,
     previews_option,
     priority_option,
+    provision_option,
     upload_option,
 )
 from comfyui_workflow.cli.own_server import running_or_own_server
@@ -94,6 +95,7 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 @comfyui_port_option
 @previews_option
 @convert_option
+@provision_option
 @comfy_api_key_option
 @click.option("--detach", is_flag=True, help="Start the batch, print its id and exit.")
 @server_option
@@ -200,6 +202,7 @@ def _order(options: dict[str, Any]) -> BatchOrder:
         comfyui_port=options["comfyui_port"],
         include_previews=options["previews"],
         convert=options["convert"],
+        provision=options["provision"],
         priority=options["priority"],
         comfy_org_api_key=options["comfy_api_key"],
         batch_name=options["name"],

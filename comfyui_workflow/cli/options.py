@@ -118,6 +118,12 @@ convert_option = click.option(
     help="Format of the output images: jpeg, jpg or webp, with options of sharp: webp:quality=90,effort=6 or "
     "webp:lossless.",
 )
+provision_option = click.option(
+    "--provision",
+    is_flag=True,
+    help="Install models and node packs that the instance lacks, on the instance, from where the workflow "
+    "says. A loader may then have a URL in place of a name.",
+)
 priority_option = click.option(
     "--priority",
     type=click.IntRange(-HIGHEST_PRIORITY, HIGHEST_PRIORITY),

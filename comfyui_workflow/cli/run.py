@@ -24,6 +24,7 @@ from comfyui_workflow.cli.options import (
     output_dir_option,
     previews_option,
     priority_option,
+    provision_option,
     ssh_option,
     upload_option,
     workflow_argument,
@@ -53,6 +54,7 @@ from comfyui_workflow.runs.status import RunStatus
 @comfyui_port_option
 @previews_option
 @convert_option
+@provision_option
 @priority_option
 @comfy_api_key_option
 @server_option
@@ -72,6 +74,7 @@ def run(
     comfyui_port: int | None,
     previews: bool,
     convert: dict[str, Any] | None,
+    provision: bool,
     priority: int | None,
     comfy_api_key: str | None,
     server: str | None,
@@ -97,6 +100,7 @@ def run(
         comfyui_port=comfyui_port,
         include_previews=previews,
         convert=convert,
+        provision=provision,
         priority=priority,
         comfy_org_api_key=comfy_api_key,
     )

@@ -8,6 +8,7 @@ from comfyui_workflow.runs.status import NodeStatus, Phase, RunStatus
 _PHASES = {
     Phase.WAITING: "Waiting",
     Phase.CONNECTING: "Connecting to the instance",
+    Phase.PROVISIONING: "Installing what the instance lacks",
     Phase.UPLOADING: "Uploading",
     Phase.SUBMITTING: "Submitting the prompt",
     Phase.QUEUED: "Waiting in the queue of the instance",

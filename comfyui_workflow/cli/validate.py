@@ -18,8 +18,9 @@ from comfyui_workflow.cli.options import (
 from comfyui_workflow.cli.own_server import asking_server
 from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.servers import server_option
-from comfyui_workflow.client.documents import FindingDocument, InspectionDocument
+from comfyui_workflow.client.documents import FindingDocument, InspectionDocument, MissingModelDocument
 from comfyui_workflow.client.orders import Order
+from comfyui_workflow.provisioning.sizes import size_text
 from comfyui_workflow.workflows.findings import Severity
 
 EXIT_CODES = """\b
@@ -77,7 +78,23 @@ def validate(
 def _say(inspection: InspectionDocument) -> None:
     for finding in (*inspection.errors, *inspection.warnings):
         click.echo(_line(finding))
+    for model in inspection.missing:
+        click.echo(_missing_line(model))
+    for pack in inspection.missing_packs:
+        where = (pack.url if pack.can_provide else pack.reason) or ""
+        click.echo(f"missing node pack: {plain(pack.name)}: {plain(where)}")
+    can_get_models = any(model.can_provide for model in inspection.missing)
+    if can_get_models or any(pack.can_provide for pack in inspection.missing_packs):
+        click.echo("To get what is missing on the instance: comfyui-workflow run --provision")
     click.echo(f"This instance {'can' if inspection.valid else 'cannot'} run it")
+
+
+def _missing_line(model: MissingModelDocument) -> str:
+    name = plain(model.name)
+    if not model.can_provide:
+        return f"missing: {name}: {plain(model.reason or 'it cannot be downloaded')}"
+    size = "" if model.size_bytes is None else f" ({size_text(model.size_bytes)})"
+    return f"missing: {name}{size}: {plain(model.url or '')}"
 
 
 def _line(finding: FindingDocument) -> str:

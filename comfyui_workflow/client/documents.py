@@ -159,11 +159,40 @@ class FindingDocument(Document, frozen=True, kw_only=True):
     nearest: tuple[str, ...] = ()
 
 
+class MissingModelDocument(Document, frozen=True, kw_only=True):
+    """A model that the instance lacks, and where it can be had."""
+
+    name: str
+    folder: str | None = None
+    node_id: str
+    url: str | None = None
+    size_bytes: int | None = None
+    can_provide: bool = False
+    """True if a run with `provision` downloads it."""
+    reason: str | None = None
+    """Why `provision` does not download it."""
+
+
+class MissingPackDocument(Document, frozen=True, kw_only=True):
+    """A node pack that the instance lacks."""
+
+    name: str
+    version: str | None = None
+    class_types: tuple[str, ...] = ()
+    url: str | None = None
+    can_provide: bool = False
+    """True if a run with `provision` installs it."""
+    reason: str | None = None
+    """Why `provision` does not install it."""
+
+
 class InspectionDocument(Document, frozen=True, kw_only=True):
     """Result of validating a workflow against an instance."""
 
     valid: bool
     errors: tuple[FindingDocument, ...]
     warnings: tuple[FindingDocument, ...]
+    missing: tuple[MissingModelDocument, ...] = ()
+    missing_packs: tuple[MissingPackDocument, ...] = ()
     graph: dict[str, Any]
     raw: dict[str, Any]

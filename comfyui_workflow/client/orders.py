@@ -46,6 +46,8 @@ class OrderDetails(TypedDict, total=False):
     include_previews: bool
     convert: Mapping[str, Any] | None
     """Format that output images are converted to: `{"format": "webp", "options": {"quality": 90}}`."""
+    provision: bool
+    """Install what the instance lacks there, from where the workflow says."""
     priority: int | None
     """Runs with a higher priority start first on the same instance."""
     comfy_org_api_key: str | None

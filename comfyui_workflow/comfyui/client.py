@@ -279,6 +279,15 @@ class ComfyUIClient:
         system = as_object(self._object_if_told("/system_stats").get("system"))
         return read_directories(paths, system.get("argv"))
 
+    def model_directories(self) -> dict[str, list[str]]:
+        """Returns the directories of each kind of model, as ComfyUI sees them; {} if it does not tell
+        them."""
+        told = self._object_if_told("/internal/folder_paths")
+        return {
+            kind: [path for path in as_list(paths) if isinstance(path, str) and path.startswith("/")]
+            for kind, paths in told.items()
+        }
+
     def clock(self) -> datetime | None:
         """Returns the time of the instance, in whole seconds; None if its responses have no date."""
         answer = _check_status(self._ask("GET", "/prompt"))

@@ -28,7 +28,7 @@ from comfyui_workflow.execution.left_files import (
     find_left_files,
     no_record_sentence,
 )
-from comfyui_workflow.execution.live_progress import LiveRun
+from comfyui_workflow.execution.live_progress import Direction, LiveRun
 from comfyui_workflow.execution.outputs import (
     OutputFetcher,
     is_lost,
@@ -41,6 +41,8 @@ from comfyui_workflow.execution.prepare import prepared_graph, refuse_unless_it_
 from comfyui_workflow.execution.results import ResultCollector
 from comfyui_workflow.execution.sent_pictures import SentPictures
 from comfyui_workflow.execution.submit import MAY_HAVE_RUN, RunSubmission, SubmissionContext, correlation_of
+from comfyui_workflow.provisioning.models import ModelProvisioner
+from comfyui_workflow.provisioning.packs import PackProvisioner
 from comfyui_workflow.retry import Backoff
 from comfyui_workflow.runs.events import (
     Event,
@@ -161,6 +163,8 @@ class RunAttempt:
     resubmissions_of_running: int
     stall_limit_s: float
     sender: SubmissionContext
+    models: ModelProvisioner
+    packs: PackProvisioner
 
     def execute(self) -> None:
         """Raises: Stopped; any error that ends the run or breaks the session."""
@@ -206,10 +210,14 @@ class RunAttempt:
         a prompt may have been submitted, the check is left to ComfyUI."""
         if run.prompt_id is not None:
             return run
+        if run.request.provision:
+            self._provide_packs(run)
         if run.prepared_graph is None:
             graph = prepared_graph(self.session, run.request)
             if graph is not run.graph:
                 run = self._record(GraphPrepared(graph=graph))
+        if run.request.provision:
+            self._provide_models(run)
         given = inputs_named(run.graph, run.request.inputs)
         verdict = validate_on_instance(self.session, run.graph, run.request.input_images, given)
         refuse_unless_it_runs(verdict)
@@ -223,6 +231,35 @@ class RunAttempt:
         for finding in hints:
             self._record(NoticeAdded(message=str(finding)))
         return self._run()
+
+    def _provide_packs(self, run: Run) -> None:
+        """Installs lacking node packs: without their classes, an editor file cannot be converted."""
+        placed = self.packs.provide(
+            self.session,
+            run.request,
+            stop=self.abort,
+            say=lambda message: self._announce(Phase.PROVISIONING, message),
+        )
+        for sentence in placed:
+            self._record(NoticeAdded(message=sentence))
+
+    def _provide_models(self, run: Run) -> None:
+        """Downloads lacking models on the instance. A later attempt continues there, and finds what is
+        complete."""
+        transfer = partial(self.live.transfer, Direction.DOWNLOAD, stop=self.abort)
+        placed = self.models.provide(
+            self.session,
+            run.graph,
+            run.request,
+            stop=self.abort,
+            say=lambda message: self._announce(Phase.PROVISIONING, message),
+            transfer=transfer,
+        )
+        for sentence in placed:
+            self._record(NoticeAdded(message=sentence))
+
+    def _announce(self, phase: Phase, message: str) -> None:
+        self._record(PhaseEntered(phase=phase, message=message))
 
     def _plan_nodes(self, run: Run) -> None:
         """Plans the nodes: the instance's node definitions tell which nodes are outputs."""
@@ -593,7 +630,7 @@ class RunAttempt:
                 grace.cancel()
 
     def _report_fetching(self, message: str) -> None:
-        self._record(PhaseEntered(phase=Phase.DOWNLOADING, message=message))
+        self._announce(Phase.DOWNLOADING, message)
 
     def _complete(self, gone: Sequence[OutputFile]) -> None:
         """Ends the run. If files of ComfyUI's cache are gone, the prompt is submitted once more instead."""

@@ -15,6 +15,7 @@ from comfyui_workflow.workflows.graph import Graph, check_graph
 from comfyui_workflow.workflows.input_files import InputFiles, provided_names
 from comfyui_workflow.workflows.listed_spellings import unlisted_names, with_listed_spellings
 from comfyui_workflow.workflows.model import GraphRequest
+from comfyui_workflow.workflows.model_sources import with_model_names
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.resolve import remote_routes, resolve_graph, widget_value_resolver
 from comfyui_workflow.workflows.validation.preflight import Verdict
@@ -54,6 +55,8 @@ def graph_for(
         remote_choices=remote_choices,
     )
     graph = resolve_graph(request, definitions, queueing, _random.randint)
+    if request.provision:
+        graph = with_model_names(graph, definitions)
     graph = with_listed_spellings(graph, definitions)
     return graph if graph is request.workflow.graph else check_graph(graph)
 

@@ -31,6 +31,7 @@ from comfyui_workflow.execution.outputs import not_fetched_sentence, remove_part
 from comfyui_workflow.execution.storage_steps import StorageSteps
 from comfyui_workflow.execution.submit import SubmissionContext
 from comfyui_workflow.parsing.ssh_address import SshAddress
+from comfyui_workflow.provisioning.provisioners import Provisioners, no_provisioners
 from comfyui_workflow.retry import Backoff, HighWaterMarks
 from comfyui_workflow.runs.events import (
     AttemptFailed,
@@ -89,7 +90,9 @@ class Runner:
         sender: SubmissionContext | None = None,
         *,
         storage: StorageSteps | None = None,
+        provisioners: Provisioners | None = None,
     ) -> None:
+        self._provisioners = provisioners or no_provisioners()
         self._sender = sender or SubmissionContext()
         self._storage = storage
         self._journal = journal
@@ -196,6 +199,8 @@ class Runner:
                 resubmissions_of_running=self._options.resubmissions_of_running,
                 stall_limit_s=self._options.stall_limit_s,
                 sender=self._sender,
+                models=self._provisioners.models,
+                packs=self._provisioners.packs,
             ).execute()
 
     def _with_placement(self, run: Run, context: ExecutionContext) -> Run:

@@ -27,6 +27,8 @@ class Phase(StrEnum):
 
     WAITING = "waiting"
     CONNECTING = "connecting"
+    PROVISIONING = "provisioning"
+    """What the instance lacks is installed there."""
     UPLOADING = "uploading"
     SUBMITTING = "submitting"
     QUEUED = "queued"

@@ -158,6 +158,7 @@ class GuardedClient:
         url: str,
         content: Body,
         headers: Mapping[str, str],
+        *,
         timeout_s: float = _EXCHANGE_S,
     ) -> HttpAnswer:
         """Sends one request and returns the response, whatever its status. Follows no redirect. For a

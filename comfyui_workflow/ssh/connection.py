@@ -10,6 +10,7 @@ Connection
     round_trip_s          measured once, when the connection was opened
     is_alive              False after the connection was lost, closed, or silent beyond the silence limit
     open_port(port, host) opens a channel to a port of the instance
+    run_program(...)      runs a Python program on the instance, see programs.py
     connect(factory)      connects a protocol of an event loop to ComfyUI's port
     check_port()          raises ConnectionFailed if nothing listens on ComfyUI's port of the instance
     close()               blocks for at most about a second; idempotent
@@ -17,18 +18,21 @@ ConnectionOptions         all settings, see options.py
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from enum import Enum
+from typing import Any
 
 import paramiko
 
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ConnectionFailed, NothingListens
 from comfyui_workflow.parsing.ssh_address import SshAddress
 from comfyui_workflow.ssh.channel_transport import ClientProtocol, connect_channel
 from comfyui_workflow.ssh.client_config import resolve
 from comfyui_workflow.ssh.keepalive import supervisor
 from comfyui_workflow.ssh.options import ConnectionOptions
+from comfyui_workflow.ssh.programs import run_program
 from comfyui_workflow.ssh.sftp.channels import SftpChannels
 from comfyui_workflow.ssh.sftp.download import in_flight_bytes
 from comfyui_workflow.ssh.sftp.files import RemoteFiles
@@ -41,6 +45,8 @@ __all__ = ["Connection", "ConnectionOptions", "PortRefused", "Refusal", "open_co
 LOCALHOST = ("127.0.0.1", 0)
 # Maximum of unread bytes in memory for each connection through the tunnel.
 MOST_TUNNEL_WINDOW_BYTES = 8 * 1024 * 1024
+PROGRAM_SILENCE_S = 60.0
+"""A program prints something at least twice a second. Longer than a disk of an instance may hang."""
 OPEN_FORBIDDEN = (1, 3)  # RFC 4254, section 5.1: administratively prohibited, unknown channel type
 
 
@@ -127,6 +133,26 @@ class Connection:
             if error.refusal is Refusal.CLOSED:
                 raise NothingListens(str(error)) from error
             raise
+
+    def run_program(
+        self,
+        source: bytes,
+        request: Mapping[str, Any],
+        *,
+        stop: CancelToken,
+        silence_timeout_s: float = PROGRAM_SILENCE_S,
+    ) -> Iterator[Mapping[str, Any]]:
+        """Runs a Python program on the instance, and yields what it prints. Raises: as
+        `programs.run_program`."""
+        return run_program(
+            self._opened.transport,
+            self.address.label,
+            source,
+            request,
+            stop=stop,
+            open_timeout_s=self._open_timeout_s,
+            silence_timeout_s=silence_timeout_s,
+        )
 
     async def connect(self, protocol_factory: Callable[[], ClientProtocol]) -> ClientProtocol:
         """Connects a protocol of the running event loop to ComfyUI's port, past the tunnel. Raises:

@@ -50,3 +50,5 @@ class GraphRequest:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     """Values to set; the keys are `<node id or title>.<input>`."""
     seed_mode: SeedMode = SeedMode.SAVED
+    provision: bool = False
+    """What the instance lacks may be downloaded there, and a loader may have a URL in place of a name."""

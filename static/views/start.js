@@ -33,7 +33,7 @@ export function draw() {
     el("h1", { tabindex: -1, "data-key": "title" }, "Start a run"),
     el("form.start", { "data-key": `draft ${draft.number}`, "data-do": "start", novalidate: true },
       el("div.what-to-run", {}, workflowPart(), draft.inspection ? inputsPart() : null),
-      el("aside", {}, wherePart(), footer())),
+      el("aside", {}, wherePart(), missingModels(), footer())),
   ];
 }
 
@@ -54,6 +54,7 @@ export const actions = {
   typeApiKey: (_data, input) => { draft.apiKey = input.value; drafts.markStale(draft); },
   chooseSeeds: (_data, select) => { draft.base.seed_mode = select.value; },
   check: () => checkNow(),
+  provision: () => { draft.base.provision = true; return start(); },
   start,
 };
 
@@ -231,7 +232,30 @@ function footer() {
     el("p", { role: "status", "data-tone": draft.trouble ? "bad" : checkTone() }, draft.trouble ?? (draft.uploading ? `Uploading ${draft.uploading}…` : checkText())),
     el("div.actions", {},
       el("button.button", { type: "button", "data-do": "check", disabled: !isReady || draft.check?.state === "checking" }, "Check"),
+      canProvide() ? el("button.button", { type: "button", "data-do": "provision", disabled: !isReady }, "Get what is missing, and start") : null,
       el("button.button.primary", { type: "submit", disabled: !isReady }, draft.isStarting ? "Starting…" : "Start")));
+}
+
+const missing = () => (draft.check?.answer && !draft.check.isStale ? draft.check.answer.missing ?? [] : []);
+const missingPacks = () => (draft.check?.answer && !draft.check.isStale ? draft.check.answer.missing_packs ?? [] : []);
+const canProvide = () => [...missing(), ...missingPacks()].some((each) => each.can_provide);
+
+/** The models and node packs that the instance lacks: where each can be had, or why it cannot be installed. */
+function missingModels() {
+  if (!missing().length && !missingPacks().length) return null;
+  return el("section.card", { "data-key": "missing", "aria-labelledby": "missing" },
+    el("h2", { id: "missing" }, "Missing on the instance"),
+    el("ul.plain", {}, missing().map((model) => el("li", { "data-key": `${model.folder} ${model.name}` },
+      el("bdi.name", {}, model.name),
+      el("span.quiet.small", {}, ` ${missingText(model)}`)))),
+    el("ul.plain", {}, missingPacks().map((pack) => el("li", { "data-key": `pack ${pack.name}` },
+      el("bdi.name", {}, pack.name), el("span.quiet.small", {}, ` node pack ${missingText({ size_bytes: null, ...pack })}`)))),
+    missingPacks().length ? el("p.quiet.small", {}, "To load a node pack, ComfyUI is restarted when no prompt runs there.") : null);
+}
+
+function missingText({ can_provide: can, size_bytes: size, url, reason }) {
+  if (!can) return `cannot be had: ${reason}`;
+  return `${size === null ? "" : `${labels.size(size)} `}from ${new URL(url).host}`;
 }
 
 function checkTone() {

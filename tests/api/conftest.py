@@ -19,6 +19,9 @@ from comfyui_workflow.instances.monitors import InstanceMonitors
 from comfyui_workflow.instances.requests import InstanceRequests
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.usage import UsageLedger
+from comfyui_workflow.provisioning.offers import ModelOffers
+from comfyui_workflow.provisioning.packs import PackOffers, PackRules
+from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.scheduling.executor import Executor
@@ -45,6 +48,8 @@ from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryRunStore, MemoryWebhookStore
 from tests.checked_client import checked
 from tests.instances.files import directory_in
+
+NO_WEB = GuardedClient(may_reach_private=False)
 
 
 @dataclass
@@ -158,8 +163,10 @@ def parts_of(
         ),
         outbox=outbox,
         instances=named_instances(settings, sessions),
-        inspector=ValidationService(sessions),
         models=ModelService(sessions),
+        inspector=ValidationService(
+            sessions, ModelOffers(DownloadRules(), NO_WEB), PackOffers(PackRules(), NO_WEB)
+        ),
         live_view=LiveProgress(),
         files=files or PathPolicy(readable_dirs=None, writable_dirs=None),
         uploads=uploads,

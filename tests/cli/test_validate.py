@@ -126,3 +126,21 @@ def test_an_answer_that_is_none(canned: CannedServer, command: Command, bad: tup
     result = command("validate", demo.ENHANCE, "--ssh", "ssh a@b", "--server", canned.url)
     assert (result.exit_code, result.stdout) == (4, "")
     assert "not a comfyui-workflow server" in result.stderr
+
+
+def test_what_is_missing_is_told_with_its_source(
+    canned: CannedServer, command: Command, tmp_path: Path
+) -> None:
+    lacking = {"folder": "vae", "node_id": "1", "class_type": "A", "input": "b"}
+    near = {"name": "a.ckpt", "url": "https://h/a.ckpt", "size_bytes": 6_940_000_000, "can_provide": True}
+    away = {"name": "b.ckpt", "url": None, "size_bytes": None, "can_provide": False, "reason": "no source"}
+    missing = [{**lacking, **near, "reason": None}, {**lacking, **away}]
+    canned.will_answer(ALIVE, answer(valid=False, missing=missing))
+    workflow = editor_file(tmp_path / "a.json")
+    result = command("validate", workflow, "--ssh", "root@h", "--server", canned.url)
+    assert result.stdout.splitlines() == [
+        "missing: a.ckpt (6.94 GB): https://h/a.ckpt",
+        "missing: b.ckpt: no source",
+        "To get what is missing on the instance: comfyui-workflow run --provision",
+        "This instance cannot run it",
+    ]

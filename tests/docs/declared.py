@@ -12,6 +12,7 @@ RUN_PAGES = (
     "docs/how-to/batch.md",
     "docs/how-to/behind-a-proxy.md",
     "docs/how-to/many-machines.md",
+    "docs/how-to/missing-models.md",
     "docs/how-to/other-programs.md",
     "docs/how-to/service.md",
     "docs/how-to/videos.md",

@@ -5,8 +5,12 @@ import threading
 import pytest
 
 from comfyui_workflow.errors import ConnectionFailed, ServerBusy, Stopped
+from comfyui_workflow.provisioning.offers import ModelOffers
+from comfyui_workflow.provisioning.packs import PackOffers, PackRules
+from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import target_of_record
+from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.services import validation
 from comfyui_workflow.services.validation import MOST_AT_ONCE, ValidationService
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
@@ -22,6 +26,9 @@ REQUEST = RunRequest(
     comfyui_input_dir="/in",
     comfyui_output_dir="/out",
 )
+
+WEB = GuardedClient(may_reach_private=False)
+NO_OFFERS = (ModelOffers(DownloadRules(), WEB), PackOffers(PackRules(), WEB))
 
 
 class SilentInstance:
@@ -41,7 +48,7 @@ def test_an_instance_that_lets_nobody_in_is_given_up(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(validation, "PATIENCE_S", 0.05)
     instance = SilentInstance()
     with pytest.raises(ConnectionFailed, match="No connection to root@gpu:22 within"):
-        ValidationService(Pool(instance.open)).inspect(REQUEST)
+        ValidationService(Pool(instance.open), *NO_OFFERS).inspect(REQUEST)
     instance.may_answer.set()
 
 
@@ -49,12 +56,12 @@ def test_a_server_that_stops_says_so() -> None:
     pool = Pool(SilentInstance().open)
     pool.close()
     with pytest.raises(Stopped, match="stopping"):
-        ValidationService(pool).inspect(REQUEST)
+        ValidationService(pool, *NO_OFFERS).inspect(REQUEST)
 
 
 def test_only_so_many_ask_at_once() -> None:
     instance = SilentInstance()
-    inspector = ValidationService(Pool(instance.open))
+    inspector = ValidationService(Pool(instance.open), *NO_OFFERS)
     answers: list[Exception] = []
     waiting = [threading.Thread(target=_ask, args=(inspector, answers)) for _ in range(MOST_AT_ONCE + 1)]
     for thread in waiting:

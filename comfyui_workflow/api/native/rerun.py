@@ -33,6 +33,7 @@ def request_body_of(request: RunRequest, directory: Registry) -> dict[str, Any]:
         "include_previews": (False, request.include_previews),
         "convert": (None, request.convert and request.convert.document()),
         "priority": (0, request.priority),
+        "provision": (False, request.provision),
     }
     return required | {name: value for name, (default, value) in optional.items() if value != default}
 

@@ -242,6 +242,8 @@ def _inspection_document(inspection: ValidationResult) -> dict[str, Any]:
         "valid": verdict.would_run,
         "errors": [finding.document() for finding in errors(verdict.findings)],
         "warnings": [finding.document() for finding in warnings(verdict.findings)],
+        "missing": [each.document() for each in inspection.missing],
+        "missing_packs": [each.document() for each in inspection.missing_packs],
         "graph": inspection.graph,
         "key_inputs": [each.document() for each in inspection.key_inputs],
     }

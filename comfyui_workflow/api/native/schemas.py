@@ -122,6 +122,9 @@ class OneRun(RequestBody):
     the originals. Default: as ComfyUI saved them."""
     include_previews: bool | None = None
     """Also download the images of PreviewImage nodes. Default: false."""
+    provision: bool | None = None
+    """Install models and node packs that the instance lacks, on the instance, from where the workflow says.
+    Default: false."""
     priority: int | None = Field(None, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
     """The run with the highest priority starts first, among runs that wait for the same instance. Default:
     0."""
@@ -437,12 +440,52 @@ class KeyInput(ResponseBody):
     """Allowed values."""
 
 
+class MissingModel(ResponseBody):
+    """A model that the instance does not have."""
+
+    name: str
+    """As the node names it."""
+    folder: str | None
+    """ComfyUI's name of the kind of model, such as `checkpoints`; null if nothing tells it."""
+    node_id: str
+    class_type: str
+    input: str
+    """Name of the input of the node."""
+    url: str | None
+    """Where it can be had, as the workflow says; null if it does not."""
+    size_bytes: int | None
+    """null if the host does not tell it."""
+    can_provide: bool
+    """True if a run with `provision` downloads it."""
+    reason: str | None
+    """Why `provision` does not download it."""
+
+
+class MissingPack(ResponseBody):
+    """A node pack that the instance does not have, as the editor file names it."""
+
+    name: str
+    version: str | None
+    class_types: list[str]
+    """Its classes that the workflow uses and the instance does not have."""
+    url: str | None
+    """Its repository; null if it is not known."""
+    can_provide: bool
+    """True if a run with `provision` installs it."""
+    reason: str | None
+    """Why `provision` does not install it."""
+
+
 class ValidationResponse(Success):
     valid: bool
     """True if ComfyUI would run at least one output of the workflow."""
     errors: list[Finding]
     """Reasons why ComfyUI would refuse the workflow; empty exactly if `valid` is true."""
     warnings: list[Finding]
+    missing: list[MissingModel]
+    """Models that the instance lacks, and where they can be had."""
+    missing_packs: list[MissingPack]
+    """Node packs that the instance lacks, as far as the editor file names them."""
     graph: dict[str, Any]
     """The graph that would be submitted."""
     key_inputs: list[KeyInput]

@@ -22,6 +22,7 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
     required,
     text,
 )
+from comfyui_workflow.sandbox.system import models_in
 
 CHECKPOINTS = (
     "sandbox-stand-in.safetensors",
@@ -38,6 +39,11 @@ LATENT: Declared = ("LATENT",)
 CONDITIONING: Declared = ("CONDITIONING",)
 
 
+def with_files(names: tuple[str, ...], kind: str, folders: Folders) -> list[str]:
+    """Returns the stand-ins, and the files that were put into the folder of this kind of model."""
+    return [*names, *(each for each in models_in(kind, folders) or () if not each.startswith("."))]
+
+
 class CheckpointLoaderSimple(TypedNode):
     CATEGORY = "model/loaders"
     DISPLAY_NAME = "Load Checkpoint (stand-in)"
@@ -46,7 +52,12 @@ class CheckpointLoaderSimple(TypedNode):
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
-        return required(ckpt_name=choice(CHECKPOINTS, tooltip="Stand-ins: there is no such file here."))
+        return required(
+            ckpt_name=choice(
+                with_files(CHECKPOINTS, "checkpoints", folders),
+                tooltip="Stand-ins: there is no such file here.",
+            )
+        )
 
     def run(self, context: NodeContext, *, ckpt_name: str) -> NodeResult:
         return outputs(StandInModel(name=ckpt_name), StandInModel(name=ckpt_name), StandInVae(name=ckpt_name))
@@ -60,7 +71,7 @@ class VAELoader(TypedNode):
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
-        return required(vae_name=choice(VAES))
+        return required(vae_name=choice(with_files(VAES, "vae", folders)))
 
     def run(self, context: NodeContext, *, vae_name: str) -> NodeResult:
         return outputs(StandInVae(name=vae_name))
