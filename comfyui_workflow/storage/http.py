@@ -112,7 +112,7 @@ def send_file(
                 signed.url,
                 _Reported(file, size_bytes, report) if size_bytes else b"",  # type: ignore[arg-type]
                 {**headers, **signed.headers, "Content-Length": str(size_bytes)},
-                _UPLOAD_S + size_bytes / LEAST_UPLOAD_BYTES_PER_S,
+                timeout_s=_UPLOAD_S + size_bytes / LEAST_UPLOAD_BYTES_PER_S,
             )
     except OSError as error:
         raise StorageError(f"{path.name} cannot be read: {error.strerror}") from error
