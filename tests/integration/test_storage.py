@@ -290,6 +290,10 @@ def test_a_batch_has_its_inputs_and_outputs_by_url(
         found.append(color_of(done))
         assert files.files[done["outputs"][0]["upload_url"].removeprefix(files.url)]
     assert found == [(0, 255, 255), (255, 0, 255), (255, 255, 0)]
+    request = open_server.get(f"/{answer.json()['workflow_ids'][1]}/request")["request"]
+    assert (request["inputs"], request["input_images"]) == ({"1.image": urls[1]}, [urls[1]])
+    again = open_server.post("/execute", {"again": answer.json()["workflow_ids"][1]})
+    assert color_of(open_server.until_finished(again.json()["workflow_id"])) == (255, 0, 255)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def request_body_of(request: RunRequest, directory: Registry) -> dict[str, Any]:
         "output_dir": request.output_dir,
     }
     optional = {
-        "inputs": ({}, dict(request.inputs)),
+        "inputs": ({}, _inputs(request)),
         "seed_mode": (SeedMode.SAVED, request.seed_mode.value),
         "input_images": ([], _input_images(request)),
         "upload": (None, request.upload and upload_field(request.upload)),
@@ -72,6 +72,15 @@ def workflow_of(run: Run) -> Any:
     if known is not None or needs_conversion(request):
         return known or request.workflow.editor_file
     return preliminary_graph(request)
+
+
+def _inputs(request: RunRequest) -> dict[str, Any]:
+    """Values that were URLs of inputs are URLs again."""
+    urls = {each.path: each.url for each in request.downloads}
+    return {
+        name: urls.get(value, value) if isinstance(value, str) else value
+        for name, value in request.inputs.items()
+    }
 
 
 def _input_images(request: RunRequest) -> list[str]:
