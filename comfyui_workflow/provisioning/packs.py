@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.concurrency import CancelToken, ParallelMap
 from comfyui_workflow.errors import ComfyUIError, ProvisionFailed, UrlRefused, WebError
 from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text, read_json, shown
 from comfyui_workflow.provisioning.rules import ANY, DownloadRules, origin_of
@@ -25,6 +25,7 @@ REGISTRY = "registry"
 _PROGRAM = Path(__file__).with_name("packs_program.py")
 _LARGEST_ANSWER_BYTES = 1024 * 1024
 _TIMEOUT_S = 10.0
+_AT_ONCE = 8
 _QUEUE_EVERY_S = 2.0
 _START_LIMIT_S = 600.0
 _START_EVERY_S = 1.0
@@ -81,7 +82,8 @@ class PackOffers:
 
     def of(self, lacking: Sequence[LackingPack]) -> list[PackOffer]:
         """A pack whose repository cannot be found now is refused with the reason."""
-        return [self._offer(each) for each in lacking]
+        with ParallelMap(_AT_ONCE, CancelToken()).results(self._offer, list(lacking)) as offers:
+            return list(offers)
 
     def _offer(self, lacking: LackingPack) -> PackOffer:
         pack = lacking.pack

@@ -76,5 +76,5 @@ class ValidationService:
             verdict=verdict,
             key_inputs=found,
             missing=self._models.of(lacking) if lacking else (),
-            missing_packs=self._packs.of(packs),
+            missing_packs=self._packs.of(packs) if packs else (),
         )

@@ -22,6 +22,8 @@ PAIRS: list[tuple[type[documents.Document], type[BaseModel]]] = [
     (documents.ProgressDocument, schemas.RunProgress),
     (documents.SummaryDocument, schemas.RunLine),
     (documents.FindingDocument, schemas.Finding),
+    (documents.MissingModelDocument, schemas.MissingModel),
+    (documents.MissingPackDocument, schemas.MissingPack),
     (documents.InspectionDocument, schemas.ValidationResponse),
     (batch_documents.BatchStartedDocument, schemas.BatchStarted),
     (batch_documents.BatchFailureDocument, schemas.BatchFailure),

@@ -127,6 +127,27 @@ def test_what_cannot_be_had_fails_the_run_with_the_reason(
     assert instance.sandbox.executions() == []
 
 
+def test_validate_names_the_node_packs_that_are_missing(
+    make_server: Callable[..., ServerProcess], instance: OpenSSHInstance
+) -> None:
+    server = make_server(PROVISION_PACKS="none")
+    workflow = editor_file("sandbox-stand-in.safetensors", "https://huggingface.co/m")
+    workflow["nodes"][2] |= {"type": "Fancy", "properties": {"cnr_id": "fancy", "ver": "1.2.3"}}
+    body = {"ssh_connection": instance.ssh_string, "workflow": workflow}
+    assert server.post("/validate", body).json()["missing_packs"] == [
+        {
+            "name": "fancy",
+            "version": "1.2.3",
+            "class_types": ["Fancy"],
+            "url": None,
+            "can_provide": False,
+            "reason": "fancy is not in COMFYUI_WORKFLOW_PROVISION_PACKS",
+        }
+    ]
+    done = server.until_finished(server.execute(instance.ssh_string, workflow, provision=True))
+    assert (done["status"], done["error_code"]) == ("failed", "provision_failed")
+
+
 def test_a_download_is_a_step_of_the_run_that_survives_a_cut(
     server: ServerProcess, instance: OpenSSHInstance, web: FileServer
 ) -> None:
