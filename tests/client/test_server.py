@@ -30,12 +30,14 @@ from tests.integration.graphs import failing, loaded, painted, slow
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
+LIMIT_S = 100
+
 
 def test_a_run_from_start_to_end(client: WorkflowServer, sandbox: SandboxProcess, tmp_path: Path) -> None:
     started = client.execute(
         workflow=painted(0x102030), ssh_connection=sandbox.ssh_string, output_dir=tmp_path / "there"
     )
-    done = client.wait(started.workflow_id, timeout_s=30)
+    done = client.wait(started.workflow_id, timeout_s=LIMIT_S)
     assert (done.status, done.progress_percent, done.total_nodes) == (RunStatus.COMPLETED, 100.0, 3)
     (output,) = client.outputs(started.workflow_id)
     (path,) = client.download(started.workflow_id, tmp_path / "here")
@@ -57,7 +59,7 @@ def test_files_of_ours(client: WorkflowServer, sandbox: SandboxProcess, tmp_path
         seed_mode="randomize",
         workflow_name="better",
     )
-    assert client.wait(started.workflow_id, timeout_s=30).workflow_name == "better"
+    assert client.wait(started.workflow_id, timeout_s=LIMIT_S).workflow_name == "better"
     assert len(client.download(started.workflow_id, tmp_path / "here")) >= 1
 
 
@@ -71,7 +73,7 @@ def test_files_that_the_server_does_not_read(sandbox: SandboxProcess, tmp_path: 
             input_images=[demo.EXAMPLE_PICTURE],
             output_dir=tmp_path / "there",
         )
-        done = client.wait(started.workflow_id, timeout_s=30)
+        done = client.wait(started.workflow_id, timeout_s=LIMIT_S)
     assert done.workflow_name == "enhance.json"
     assert Path(done.raw["workflow_file"]).is_relative_to(own)
 
@@ -79,7 +81,7 @@ def test_files_that_the_server_does_not_read(sandbox: SandboxProcess, tmp_path: 
 def test_watching(client: WorkflowServer, sandbox: SandboxProcess, tmp_path: Path) -> None:
     graph = slow(2, steps=8, seconds_per_step=0.1)
     started = client.execute(workflow=graph, ssh_connection=sandbox.ssh_string, output_dir=tmp_path)
-    seen = list(client.watch(started.workflow_id, timeout_s=30))
+    seen = list(client.watch(started.workflow_id, timeout_s=LIMIT_S))
     assert inspect.isgenerator(client.watch(started.workflow_id))
     assert all(earlier != later for earlier, later in itertools.pairwise(seen))
     percents = [progress.progress_percent for progress in seen]
@@ -93,7 +95,7 @@ def test_a_failed_run(client: WorkflowServer, sandbox: SandboxProcess, tmp_path:
         workflow=failing("it broke"), ssh_connection=sandbox.ssh_string, output_dir=tmp_path
     )
     with pytest.raises(RunFailed, match="it broke") as failed:
-        client.wait(started.workflow_id, timeout_s=30)
+        client.wait(started.workflow_id, timeout_s=LIMIT_S)
     assert (failed.value.code, failed.value.progress.failed_node_id) == ("prompt_failed", "2")
 
 
@@ -105,7 +107,7 @@ def test_cancelling(client: WorkflowServer, sandbox: SandboxProcess, tmp_path: P
     assert client.is_active(started.workflow_id)
     client.cancel(started.workflow_id)
     with pytest.raises(RunCancelled):
-        client.wait(started.workflow_id, timeout_s=30)
+        client.wait(started.workflow_id, timeout_s=LIMIT_S)
     with pytest.raises(RequestRefused) as refused:
         client.cancel(started.workflow_id)
     assert (refused.value.status, refused.value.code) == (404, "run_finished")
@@ -118,13 +120,13 @@ def test_a_retry(client: WorkflowServer, sandbox: SandboxProcess, tmp_path: Path
     output_dir.write_text("a file where the directory is wanted")
     sandbox.faults(hold=False)
     with pytest.raises(RunFailed) as failed:
-        client.wait(started.workflow_id, timeout_s=30)
+        client.wait(started.workflow_id, timeout_s=LIMIT_S)
     assert failed.value.code == "outputs_missing"
     with pytest.raises(RemoteFileError, match="does not have 1 output"):
         client.download(started.workflow_id, tmp_path / "here")
     output_dir.unlink()
     client.retry(started.workflow_id)
-    client.wait(started.workflow_id, timeout_s=30)
+    client.wait(started.workflow_id, timeout_s=LIMIT_S)
     assert len(client.download(started.workflow_id, tmp_path / "here")) == 1
     assert len(sandbox.executions()) == 1
 

@@ -126,9 +126,8 @@ def _blur(image: Pixels, radius: int, sigma: float) -> npt.NDArray[np.float64]:
 def _weighted_sum(
     padded: npt.NDArray[np.float64], axis: int, weights: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    length = padded.shape[axis] - len(weights) + 1
-    parts = (weight * padded.take(range(i, i + length), axis=axis) for i, weight in enumerate(weights))
-    return np.asarray(sum(parts))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, len(weights), axis=axis)
+    return np.asarray(windows @ weights)
 
 
 def _blended(below: Pixels, above: Pixels, mode: str) -> Pixels:
