@@ -15,6 +15,7 @@ RUN_PAGES = (
     "docs/how-to/missing-models.md",
     "docs/how-to/other-programs.md",
     "docs/how-to/service.md",
+    "docs/how-to/storage.md",
     "docs/how-to/videos.md",
 )
 """All pages whose commands are run by the tests."""
@@ -74,5 +75,8 @@ NOT_RUN = (
     NotRun("docs/how-to/service.md", "ini", "[Unit]", "needs systemd"),
     NotRun("docs/how-to/service.md", "text", "COMFYUI_WORKFLOW_DATA_DIR=", "a file of settings"),
     NotRun("docs/how-to/service.md", "text", "sudo systemctl daemon-reload", "needs systemd"),
+    NotRun("docs/how-to/storage.md", "text", "comfyui-workflow run https://example.com/", "needs a web server"),
+    NotRun("docs/how-to/storage.md", "text", "comfyui-workflow run cat.json", "needs a bucket"),
+    NotRun("docs/how-to/storage.md", "json", "{\"credentials\"", "a part of a request"),
     NotRun("docs/how-to/service.md", "text", "sudo git -C", "needs root, and a newer release"),
 )
