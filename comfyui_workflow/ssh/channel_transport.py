@@ -105,6 +105,7 @@ class ChannelTransport(asyncio.Transport):
         try:
             data = self._channel.in_buffer.read(READ_ALL_BYTES, 0.0)
         except PipeTimeout:
+            self._expect_data()
             return
         if not data:
             self._protocol.eof_received()
@@ -114,6 +115,13 @@ class ChannelTransport(asyncio.Transport):
         self._protocol.data_received(data)
         if self._has_data:  # the buffer was closed
             self._loop.call_soon(self._read)
+
+    def _expect_data(self) -> None:
+        """The buffer was empty: a message without data had set its event. It is set again for what came
+        meanwhile."""
+        self._has_data = False
+        if len(self._channel.in_buffer) or self._channel.eof_received or self._channel.closed:
+            self.set()
 
     def _give_window(self, size_bytes: int) -> None:
         """Tells the instance that it may send more. Never queued behind data: the instance may wait for this

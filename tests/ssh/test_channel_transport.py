@@ -230,3 +230,13 @@ def test_a_channel_that_nobody_waits_for_any_more_is_closed(connection: Connecti
             assert connecting.cancelled()
 
     asyncio.run(main())
+
+
+def test_data_arrives_after_a_message_without_data(connection: Connection) -> None:
+    async def use(client: Client) -> None:
+        client.transport._channel.in_buffer.feed(b"")  # type: ignore[attr-defined] # paramiko feeds any message
+        await asyncio.sleep(0)  # lets the transport look at it
+        client.transport.write(SMALL)
+        await client.until(lambda: client.received == SMALL)
+
+    run(connection, echo, use)
