@@ -45,7 +45,7 @@ def prompt(api: Api) -> str:
     body = {"prompt": graph, "id": "x", "webhook": "https://client.example/hook"}
     answer = api.client.post("/comfyui-api/prompt", json=body)
     assert answer.status_code == 202, answer.text
-    return str(api.client.get("/comfyui-api/prompt/x").json["workflow_id"])
+    return str(api.client.get("/comfyui-api/prompt/x").get_json()["workflow_id"])
 
 
 def run(api: Api) -> str:
@@ -58,7 +58,7 @@ def run(api: Api) -> str:
     }
     answer = api.client.post("/comfyui/workflow/execute", json=body)
     assert answer.status_code == 200, answer.text
-    return str(answer.json["workflow_id"])
+    return str(answer.get_json()["workflow_id"])
 
 
 @pytest.mark.parametrize("submit", [prompt, run])
