@@ -139,7 +139,7 @@ def _credential(given: object, where: str) -> Credential:
     if not isinstance(given, dict):
         raise InvalidRequest(f"{where} must be an object with url_pattern and auth")
     pattern = given.get("url_pattern")
-    if not isinstance(pattern, str) or not 0 < len(pattern) <= LONGEST_PATTERN:
+    if not isinstance(pattern, str) or not pattern.isprintable() or not 0 < len(pattern) <= LONGEST_PATTERN:
         raise InvalidRequest(f"{where}.url_pattern must be a text of at most {LONGEST_PATTERN} characters")
     return Credential(url_pattern=pattern, auth=read_auth(given.get("auth"), f"{where}.auth"))
 

@@ -155,6 +155,7 @@ def test_the_first_matching_credential_wins() -> None:
         "x",
         [1],
         [{"url_pattern": "**"}],
+        [{"url_pattern": "https://\ud800/**", "auth": {"type": "bearer", "token": "t0psecret"}}],
         [{"auth": {"type": "bearer", "token": "t0psecret"}}],
         [{"url_pattern": "**", "auth": {"type": "magic", "token": "t0psecret"}}],
         [{"url_pattern": "**", "auth": {"type": "bearer"}}],
