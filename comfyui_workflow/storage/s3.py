@@ -141,8 +141,8 @@ class S3Access:
         bucket, key = _parts(secrets.complete(url))
         auth = secrets.auth_for(url)
         account, is_guarded = self._account_for(auth)
-        client = self._client(account, is_guarded)
         with _telling(f"s3://{bucket}/{key}"):
+            client = self._client(account, is_guarded)
             if account.endpoint_url is None:
                 client.head_object(Bucket=bucket, Key=key)  # boto3 learns the region of the bucket
             params = {"Bucket": bucket, "Key": key}
@@ -163,9 +163,10 @@ class S3Access:
         report: Report = no_report,
     ) -> str:
         url = target.url_of(key)
-        client = self._client(*self._account_for(secrets.auth_for(url)))
+        account = self._account_for(secrets.auth_for(url))
         done = _Counted(path.stat().st_size, report)
         with _telling(url):
+            client = self._client(*account)
             client.upload_file(
                 str(path),
                 target.place,
