@@ -29,6 +29,7 @@ from comfyui_workflow.runs.credentials import Auth, RequestSecrets
 from comfyui_workflow.runs.job import Bucket
 from comfyui_workflow.runs.upload_target import UploadTarget
 from comfyui_workflow.storage.base import Report, S3Account, Send, SignedUrl, no_report
+from comfyui_workflow.storage.http import said_by_library
 
 __all__ = ["Bucket", "S3Storage"]
 
@@ -308,5 +309,5 @@ def _bracketed(host: str) -> str:
 
 def _reason(error: Exception) -> str:
     """Returns the reason of an error, without boto3's introduction and without any secret."""
-    words = " ".join(str(error).split())
+    words = said_by_library(error)
     return words.rpartition(" operation: ")[2] or words
