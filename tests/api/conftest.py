@@ -43,6 +43,7 @@ from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.storage.cache import DownloadCache
 from comfyui_workflow.storage.registry import StorageRegistry
 from comfyui_workflow.stores.base import RunStore
+from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
@@ -190,7 +191,7 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         fields = {"data_dir": tmp_path / "data", "state_file": tmp_path / "state.json", **overrides}
         settings = load_settings(**fields)
         store = MemoryRunStore()
-        journal = RunJournal(store)
+        journal = RunJournal(store, url_secrets=ApiKeys(tmp_path / "url_secrets"))
         executor = IdleExecutor()
         parts = parts_of(settings, journal, store, executor, files=path_policy(settings), sessions=sessions)
         opened.append(parts)

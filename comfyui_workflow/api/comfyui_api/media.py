@@ -20,7 +20,7 @@ from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.files.file_types import usual_ending
 from comfyui_workflow.parsing.base64_text import decoded_base64
 from comfyui_workflow.parsing.untrusted import is_safe_name
-from comfyui_workflow.runs.credentials import secret_urls, without_secrets
+from comfyui_workflow.runs.credentials import without_secrets
 from comfyui_workflow.runs.upload_target import InputDownload, check_storage_url
 from comfyui_workflow.services.uploads import Uploads
 
@@ -72,7 +72,7 @@ class PromptMedia:
     """Local paths of the files and directories, by the names that the nodes get."""
     downloads: list[InputDownload] = field(default_factory=list)
     secret_urls: dict[str, str] = field(default_factory=dict, repr=False)
-    """Complete URLs of the downloads, by the URLs without their secrets."""
+    """Complete URLs of those downloads whose URLs have secrets, by the local paths of the files."""
     locations: dict[str, tuple[str, str]] = field(default_factory=dict)
     """What a failed download is called, and its location in the prompt, by the name of the file."""
 
@@ -115,7 +115,8 @@ class PromptMedia:
         if self._is_new(name, directory):
             path = self._path(name, directory)
             self.downloads.append(InputDownload(url=without_secrets(url), path=str(path)))
-            self.secret_urls.update(secret_urls([url]))
+            if self.downloads[-1].url != url:
+                self.secret_urls[str(path)] = url
             self.locations[name] = (place.failure, place.location)
             self._add(name, path, directory)
         return name
