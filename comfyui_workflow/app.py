@@ -374,7 +374,7 @@ def create_parts(
         ),
         outbox=outbox,
         instances=instances,
-        models=ModelService(base.sessions),
+        models=ModelService(base.sessions, download_rules(settings)),
         inspector=ValidationService(
             base.sessions,
             ModelOffers(download_rules(settings), base.web),

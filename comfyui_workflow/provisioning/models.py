@@ -17,6 +17,7 @@ from comfyui_workflow.provisioning.downloads import (
 from comfyui_workflow.provisioning.folders import ModelFolders
 from comfyui_workflow.provisioning.rules import DownloadRules, host_of
 from comfyui_workflow.provisioning.sizes import size_text
+from comfyui_workflow.runs.credentials import RequestSecrets
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import GraphRequest
@@ -47,6 +48,7 @@ class ModelProvisioner:
         graph: Graph,
         request: GraphRequest,
         *,
+        secrets: RequestSecrets,
         stop: CancelToken,
         say: Callable[[str], None],
         transfer: OpenTransfer,
@@ -63,7 +65,7 @@ class ModelProvisioner:
         sentences = []
         for each in wanted:
             with transfer(each.name) as on_bytes:
-                placed = self._download(session, each, stop, say, on_bytes)
+                placed = self._download(session, each, secrets=secrets, stop=stop, say=say, on_bytes=on_bytes)
             if not placed.existed:
                 sentences.append(
                     f"Downloaded {each.name} ({size_text(placed.size)}) from {host_of(each.url)} "
@@ -98,6 +100,8 @@ class ModelProvisioner:
         self,
         session: ComfyUISession,
         wanted: WantedFile,
+        *,
+        secrets: RequestSecrets,
         stop: CancelToken,
         say: Callable[[str], None],
         on_bytes: OnBytes,
@@ -113,4 +117,4 @@ class ModelProvisioner:
                 say(progress_text(wanted.name, progress))
 
         say(f"Downloading {wanted.name} on the instance, from {host_of(wanted.url)}")
-        return download(session.connection, wanted, self._rules, stop=stop, report=report)
+        return download(session.connection, wanted, self._rules, secrets=secrets, stop=stop, report=report)

@@ -1,8 +1,9 @@
-"""Lists of the model files on an instance."""
+"""The model files on an instance: lists, and from where new ones may come."""
 
 from urllib.parse import quote
 
 from comfyui_workflow.parsing.untrusted import is_safe_name
+from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import address_of
 from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_session
@@ -15,7 +16,8 @@ PATIENCE_S = 30.0
 class ModelService:
     """Lists models. Thread-safe."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, rules: DownloadRules) -> None:
+        self.rules = rules
         self._sessions = sessions
         self._limit = ConcurrencyLimit(MOST_AT_ONCE, f"{MOST_AT_ONCE} requests list models just now")
 

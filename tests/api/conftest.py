@@ -163,7 +163,7 @@ def parts_of(
         ),
         outbox=outbox,
         instances=named_instances(settings, sessions),
-        models=ModelService(sessions),
+        models=ModelService(sessions, DownloadRules(hosts=("models.example",))),
         inspector=ValidationService(
             sessions, ModelOffers(DownloadRules(), NO_WEB), PackOffers(PackRules(), NO_WEB)
         ),

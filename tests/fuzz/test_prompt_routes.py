@@ -30,7 +30,7 @@ BODY = {
         "2": {"class_type": "VHS_LoadImages", "inputs": {"directory": ["https://a.example/b.png", PNG]}},
         "3": {"class_type": "LoadVideo", "inputs": {"file": "s3://bucket/a.mp4", "video": "a.mp4 [output]"}},
         "4": {"class_type": "LoadAudio", "inputs": {"audio": "https://u:p@a.example/b?sig=c"}},
-        "5": {"class_type": "LoraLoader", "inputs": {"lora_name": "a.safetensors"}},
+        "5": {"class_type": "LoraLoader", "inputs": {"lora_name": "https://u:p@models.example/a?k=c"}},
         "6": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a/b"}},
     },
     "webhook_v2": "https://client.example/hook",

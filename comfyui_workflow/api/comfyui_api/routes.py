@@ -13,9 +13,10 @@ from flask import Blueprint, Response, jsonify, request
 from comfyui_workflow import __version__
 from comfyui_workflow.api.comfyui_api import schemas
 from comfyui_workflow.api.comfyui_api.documents import (
+    NOT_DOWNLOADED,
     accepted_document,
+    download_failure,
     failure_of,
-    media_failure,
     request_document,
     state_document,
     stats_document,
@@ -39,7 +40,7 @@ from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.state import Reachability
 from comfyui_workflow.runs.job import JobStatus
 from comfyui_workflow.runs.target import tag_of
-from comfyui_workflow.runs.upload_target import INPUT_NOT_DOWNLOADED, UploadKind
+from comfyui_workflow.runs.upload_target import UploadKind
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.view import DeliveredFile, JobView, output_of
 from comfyui_workflow.services.models import ModelService
@@ -135,8 +136,8 @@ class PromptViews:
             )
         if view.status is JobStatus.SUCCEEDED:
             return _with_files(request_document(view), view, self.spool_dir)
-        if view.run.error_code == INPUT_NOT_DOWNLOADED:
-            raise InvalidPart(*media_failure(view))
+        if view.run.error_code in NOT_DOWNLOADED:
+            raise InvalidPart(*download_failure(view))
         raise PromptNotRun(failure_of(view))
 
     def _has_room(self) -> bool:

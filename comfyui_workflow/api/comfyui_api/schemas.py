@@ -69,7 +69,8 @@ class PromptBody(OpenRequestBody):
     """A prompt. Unknown fields are ignored."""
 
     prompt: dict[str, Any]
-    """A graph in API format, or a file of the editor. An input file may be base64, a data URI or a URL."""
+    """A graph in API format, or a file of the editor. An input file may be base64, a data URI or a URL;
+    a model may be a URL."""
     id: str | None = None
     """Id of the prompt: default a new UUID. It may be used again."""
     webhook: str | None = None
@@ -78,7 +79,7 @@ class PromptBody(OpenRequestBody):
     """URL that gets one signed POST with the whole answer (`prompt.complete`, `prompt.failed`)."""
     convert_output: ConvertOutput | None = None
     credentials: list[UrlCredential] | None = None
-    """For the URLs of input files. The first whose pattern matches is used. Never stored in a record."""
+    """For the URLs of input files and models. The first whose pattern matches is used. Never in a record."""
     s3: S3Target | None = None
     """The outputs are uploaded there, and the answer has their URLs. Of several targets, the first in the
     order of this schema."""
