@@ -74,6 +74,7 @@ from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.worker_refresh import refresher
+from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
@@ -375,6 +376,7 @@ def create_parts(
         outbox=outbox,
         instances=instances,
         models=ModelService(base.sessions, download_rules(settings)),
+        model_downloads=ModelDownloads(base.sessions, download_rules(settings)),
         inspector=ValidationService(
             base.sessions,
             ModelOffers(download_rules(settings), base.web),
@@ -422,6 +424,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
             stop=partial(instances.monitors.close, WATCH_STOP_S),
         ),
         Component(name="sessions", stop=base.sessions.close),
+        Component(name="model downloads", stop=parts.model_downloads.stop),
         Component(name="late copies", stop=made.copies.stop),
         Component(name="runs", start=made.resumption.start, stop=partial(made.executor.stop, POLITE_STOP_S)),
         Component(name="webhooks", start=parts.outbox.start, stop=partial(parts.outbox.stop, OUTBOX_STOP_S)),

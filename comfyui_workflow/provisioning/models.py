@@ -14,7 +14,7 @@ from comfyui_workflow.provisioning.downloads import (
     download,
     progress_text,
 )
-from comfyui_workflow.provisioning.folders import ModelFolders
+from comfyui_workflow.provisioning.folders import folders_of
 from comfyui_workflow.provisioning.rules import DownloadRules, host_of
 from comfyui_workflow.provisioning.sizes import size_text
 from comfyui_workflow.runs.credentials import RequestSecrets
@@ -76,13 +76,7 @@ class ModelProvisioner:
 
     def _wanted(self, session: ComfyUISession, lacking: list[LackingModel]) -> list[WantedFile]:
         """Decides about all of them before the first one is downloaded. Raises: ProvisionFailed."""
-        client = session.client
-        folders = ModelFolders(
-            client.model_directories(),
-            session.directories().input_dir,
-            lambda kind: client.choices(f"/models/{kind}"),
-        )
-        wanted = []
+        folders, wanted = folders_of(session), []
         for each in lacking:
             source = each.source
             if source is None or not is_safe_path(each.name):

@@ -25,13 +25,17 @@ class ModelService:
         """Returns the names of the model files, by ComfyUI's names of their folders (`checkpoints`).
 
         Raises: InstanceError, ComfyUIError, Stopped; ServerBusy if too many requests list models."""
-        key = InstanceKey(
-            address=address_of(request.target), comfyui_port=request.comfyui_port, host_key=host_key
-        )
+        key = instance_key(request, host_key)
         with self._limit.taken(), lease_session(self._sessions, key, PATIENCE_S) as session:
             choices = session.client.choices
             folders = [each for each in choices("/models") if isinstance(each, str) and is_safe_name(each)]
             return {folder: _texts(choices(f"/models/{quote(folder, safe='')}")) for folder in folders}
+
+
+def instance_key(request: RunRequest, host_key: str | None) -> InstanceKey:
+    return InstanceKey(
+        address=address_of(request.target), comfyui_port=request.comfyui_port, host_key=host_key
+    )
 
 
 def _texts(values: list[object]) -> list[str]:

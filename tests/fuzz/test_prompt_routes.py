@@ -39,6 +39,14 @@ BODY = {
     "s3": {"bucket": "bucket", "prefix": "p", "async": True},
 }
 
+DOWNLOAD = {
+    "url": "https://u:p@models.example/a.safetensors?k=c",
+    "model_type": "checkpoints",
+    "filename": "a/b.safetensors",
+    "wait": True,
+    "auth": {"type": "basic", "username": "u", "password": "p"},
+}
+
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
@@ -94,6 +102,15 @@ def test_any_value(client: FlaskClient, given: Json, graph: Json) -> None:
         check(send(client, body))
     for body in (given, {"id": given}):
         check(client.post("/comfyui-api/interrupt", data=wire(body), content_type="application/json"))
+    check(client.post("/comfyui-api/download", data=wire(given), content_type="application/json"))
+
+
+@effort(100)
+@given(body=mutations(DOWNLOAD))
+def test_any_download(client: FlaskClient, body: Json) -> None:
+    answer = client.post("/comfyui-api/download", data=wire(body), content_type="application/json")
+    check(answer)
+    assert answer.status_code == 400
 
 
 @effort(60)

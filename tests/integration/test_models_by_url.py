@@ -1,16 +1,18 @@
 """Models by URL through comfyui-api: in a prompt, and by `/download`; on a machine behind a real sshd."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from comfyui_workflow.workflows.model_sources import name_of_url
 from tests.instance import OpenSSHInstance
 from tests.integration.test_comfyui_api import Client
-from tests.provisioning.file_server import FileServer, ServedFile
+from tests.provisioning.file_server import FileServer, ServedFile, wait_until
 from tests.provisioning.workflows import graph
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
@@ -120,3 +122,99 @@ def test_a_url_in_an_input_that_is_no_model_is_a_text(client: Client, web: FileS
     }
     assert client.prompt(prompt)["prompt"]["5"]["inputs"]["text"] == "https://example.com/a.safetensors"
     assert web.asked == []
+
+
+def test_a_model_is_downloaded_and_then_loaded(
+    client: Client, server: ServerProcess, machine: OpenSSHInstance, web: FileServer
+) -> None:
+    web.files["dir/sd.safetensors?key=hid"] = ServedFile(content=CONTENT, token="hid")
+    url = web.url("dir/sd.safetensors?key=hid")
+    body = {"url": url, "model_type": "checkpoints", "wait": True}
+    answer = client.post("/download", **body, auth={"type": "bearer", "token": "hid"})
+    assert answer.status_code == 200, answer.text
+    document = answer.json()
+    assert document.pop("duration") >= 0
+    assert document == {
+        "url": web.url("dir/sd.safetensors?key=..."),
+        "model_type": "checkpoints",
+        "filename": "sd.safetensors",
+        "status": "completed",
+        "size": len(CONTENT),
+    }
+    assert models(machine, "checkpoints") == ["sd.safetensors"]
+    assert "sd.safetensors" in client.get("/models").json()["checkpoints"]
+    client.prompt(graph("sd.safetensors"))
+    again = client.post("/download", **body)
+    assert (again.status_code, again.json()["size"]) == (200, len(CONTENT))
+    assert len(web.gets("dir/sd.safetensors?key=hid")) == 1
+    assert b"hid" not in records(server)
+
+
+def test_a_download_that_nobody_waits_for_survives_a_cut(
+    client: Client, machine: OpenSSHInstance, web: FileServer
+) -> None:
+    file = web.files["sd"] = ServedFile(content=CONTENT, pause=threading.Event())
+    fields = {"url": web.url("sd"), "model_type": "unet", "filename": "flux/sd.sft"}
+    answer = client.post("/download", **fields)
+    assert (answer.status_code, answer.json()) == (202, {**fields, "status": "started"})
+    wait_until(lambda: models(machine, "diffusion_models/flux"))
+    wait_until(lambda: web.gets("sd"))
+    machine.cut()
+    assert file.pause is not None
+    file.pause.set()
+    wait_until(lambda: models(machine, "diffusion_models/flux") == ["sd.sft"], 40)
+
+
+def test_a_download_goes_to_the_named_instance(
+    server: ServerProcess, client: Client, machine: OpenSSHInstance, web: FileServer
+) -> None:
+    web.files["v.safetensors"] = ServedFile(content=CONTENT)
+    instances = server.url.removesuffix("/workflow") + "/instances"
+    added = requests.post(instances, json={"name": "gpu", "ssh_connection": machine.ssh_string}, timeout=30)
+    assert added.status_code == 201, added.text
+    for target in ("gpu", "any"):
+        client.headers = {"Comfyui-Target": target}
+        answer = client.post("/download", url=web.url("v.safetensors"), model_type="vae", wait=True)
+        assert answer.status_code == 200, answer.text
+    assert models(machine, "vae") == ["v.safetensors"]
+
+
+BAD = {"error": "Bad Request"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"url": None}, BAD),
+        ({"model_type": 5}, BAD),
+        ({"filename": None}, BAD),
+        ({"wait": "yes"}, BAD),
+        ({"auth": {"type": "bearer"}}, BAD),
+        ({"url": "nonsense"}, "only from URLs with https or http"),
+        ({"url": "s3://bucket/a.safetensors"}, "only from URLs with https or http"),
+        ({"url": "https://example.com/a.ckpt"}, "example.com is not in COMFYUI_WORKFLOW_PROVISION_HOSTS"),
+        ({"url": "http://169.254.169.254/a.ckpt"}, "is not in COMFYUI_WORKFLOW_PROVISION_HOSTS"),
+        ({"filename": "../a.safetensors"}, "filename must be a name below the folder"),
+        ({"filename": "a.py"}, "its name is not that of a model file"),
+        (
+            {"auth": {"type": "s3", "access_key_id": "i", "secret_access_key": "hid"}},
+            "of type s3 are not for",
+        ),
+        (
+            {"model_type": "nothing"},
+            "Unknown model type: nothing. Available types: audio_encoders, checkpoints",
+        ),
+        ({"model_type": "custom_nodes"}, "Unknown model type: custom_nodes. Available types: "),
+        ({"model_type": "nothing", "wait": False}, "Unknown model type: nothing. Available types: "),
+        ({}, "127.0.0.1 answers 404 for m.ckpt"),
+    ],
+)
+def test_a_download_that_cannot_be_done_says_why(
+    client: Client, web: FileServer, fields: Json, error: str | Json
+) -> None:
+    body = {"url": web.url("m.ckpt"), "model_type": "checkpoints", "wait": True, **fields}
+    answer = client.post("/download", **body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json() == BAD if error == BAD else str(error) in answer.json()["error"]
+    assert answer.json().keys() == {"error"}
+    assert '"hid"' not in answer.text

@@ -10,17 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfyui_workflow.api.comfyui_api.errors import InvalidPart
+from comfyui_workflow.api.comfyui_api.model_urls import plain_url, recorded_url
+from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.parsing.storage_urls import is_storage_url
 from comfyui_workflow.provisioning.rules import DownloadRules
-from comfyui_workflow.runs.credentials import without_secrets
-from comfyui_workflow.workflows.model_sources import (
-    LONGEST_URL,
-    direct_url,
-    is_url,
-    key_of_url,
-    known_folder,
-    name_of_url,
-)
+from comfyui_workflow.workflows.model_sources import direct_url, is_url, known_folder, name_of_url
 
 _LOADERS = frozenset(
     {
@@ -73,27 +67,16 @@ class PromptModels:
             if is_url(inputs[name]):
                 self.locations[name_of_url(direct_url(inputs[name]))] = (failure, location)
 
-    def _checked(self, url: str, failure: str, location: str) -> str:
+    def _checked(self, given: str, failure: str, location: str) -> str:
         """Returns the URL as it may be recorded. Raises: InvalidPart."""
-        scheme, mark, rest = url.partition("://")
-        url = direct_url(f"{scheme.lower()}{mark}{rest}".partition("#")[0])
-        if not is_url(url):
-            raise InvalidPart(
-                f"{failure}: the instance downloads only from URLs with https or http, without spaces and of "
-                f"at most {LONGEST_URL} characters",
-                location,
-            )
-        shown = _recorded(url)
-        refusal = self.rules.refusal(shown, name_of_url(shown))
+        try:
+            whole = plain_url(given)
+        except InvalidRequest as error:
+            raise InvalidPart(f"{failure}: {error}", location) from error
+        url = recorded_url(whole)
+        refusal = self.rules.refusal(url, name_of_url(url))
         if refusal is not None:
             raise InvalidPart(f"{failure}: {refusal}", location)
-        if shown != url:
-            self.secret_urls[shown] = url
-        return shown
-
-
-def _recorded(url: str) -> str:
-    """Returns the URL without its secrets. What is left out may tell two models apart, so a hash of the whole
-    URL is added as its fragment."""
-    shown = without_secrets(url)
-    return url if shown == url else f"{shown}#{key_of_url(url)[:10]}"
+        if url != whole:
+            self.secret_urls[url] = whole
+        return url

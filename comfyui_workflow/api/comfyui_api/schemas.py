@@ -92,6 +92,34 @@ class InterruptPromptBody(OpenRequestBody):
     id: str
 
 
+class DownloadModelBody(OpenRequestBody):
+    """Unknown fields are ignored."""
+
+    url: str
+    """A web address of a file. Its host must be allowed: `COMFYUI_WORKFLOW_PROVISION_HOSTS`."""
+    model_type: str
+    """ComfyUI's name of the model folder, such as `checkpoints`."""
+    filename: str | None = None
+    """Default: the name in the URL. It may have subfolders."""
+    wait: bool = False
+    """True: the answer comes when the file is in its place."""
+    auth: dict[str, Any] | None = None
+    """`type` is `bearer`, `basic`, `header` or `query`. The instance gets it. Never stored."""
+
+
+class ModelDownload(ResponseBody):
+    url: str
+    """Without secrets."""
+    model_type: str
+    filename: str
+    status: Literal["started", "completed"]
+    """`started`: the answer 202."""
+    size: int | None = None
+    """In bytes."""
+    duration: float | None = None
+    """In seconds."""
+
+
 class PromptPhase(ResponseBody):
     start: int
     end: int
