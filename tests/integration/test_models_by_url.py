@@ -44,6 +44,10 @@ def server(make_server: Callable[..., ServerProcess], web: FileServer) -> Server
 
 @pytest.fixture
 def client(server: ServerProcess, machine: OpenSSHInstance) -> Client:
+    return client_of(server, machine)
+
+
+def client_of(server: ServerProcess, machine: OpenSSHInstance) -> Client:
     return Client(server.url.replace("/comfyui/workflow", "/comfyui-api"), machine.ssh_string)
 
 
@@ -218,3 +222,21 @@ def test_a_download_that_cannot_be_done_says_why(
     assert answer.json() == BAD if error == BAD else str(error) in answer.json()["error"]
     assert answer.json().keys() == {"error"}
     assert '"hid"' not in answer.text
+
+
+def test_a_server_that_stops_ends_its_downloads_and_the_next_one_continues(
+    server: ServerProcess, client: Client, machine: OpenSSHInstance, web: FileServer
+) -> None:
+    file = web.files["m.ckpt"] = ServedFile(content=CONTENT, pause=threading.Event())
+    fields = {"url": web.url("m.ckpt"), "model_type": "checkpoints"}
+    assert client.post("/download", **fields).status_code == 202
+    part = machine.sandbox.output_dir.parent / "models" / "checkpoints"
+    wait_until(lambda: any(each.stat().st_size for each in part.glob(".m.ckpt.*.part")))
+    assert server.terminate() == 0
+    assert file.pause is not None
+    file.pause.set()
+    server.start()
+    answer = client_of(server, machine).post("/download", **fields, wait=True)
+    assert answer.status_code == 200, answer.text
+    assert (part / "m.ckpt").read_bytes() == CONTENT
+    assert web.gets("m.ckpt")[-1].range is not None
