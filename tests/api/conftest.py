@@ -29,6 +29,7 @@ from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.custom_workflows.service import CustomWorkflows
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.service import JobService
+from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.notifications import RunNotifier, RunNotifierTools
 from comfyui_workflow.services.path_policy import PathPolicy
@@ -170,7 +171,8 @@ def parts_of(
         ),
         outbox=outbox,
         instances=named_instances(settings, sessions),
-        models=ModelService(sessions),
+        models=ModelService(sessions, DownloadRules(hosts=("models.example",))),
+        model_downloads=ModelDownloads(sessions, DownloadRules(hosts=("models.example",))),
         inspector=ValidationService(
             sessions, ModelOffers(DownloadRules(), NO_WEB), PackOffers(PackRules(), NO_WEB)
         ),

@@ -35,24 +35,6 @@ _VIDEO_NODES = (
     "VHS_LoadVideoFFmpeg",
 )
 _AUDIO_NODES = ("LoadAudio",)
-_MODEL_NODES = (
-    "CheckpointLoader",
-    "CheckpointLoaderSimple",
-    "DiffusersLoader",
-    "unCLIPCheckpointLoader",
-    "LoraLoader",
-    "LoraLoaderModelOnly",
-    "VAELoader",
-    "ControlNetLoader",
-    "DiffControlNetLoader",
-    "UNETLoader",
-    "CLIPLoader",
-    "DualCLIPLoader",
-    "CLIPVisionLoader",
-    "StyleModelLoader",
-    "GLIGENLoader",
-    "UpscaleModelLoader",
-)
 _URL = re.compile(r"(?i)[a-z][a-z0-9+.-]{0,15}://")
 _FILE_NAME = re.compile(r"[^\n]{1,1024}?\.[A-Za-z0-9]{2,5}( ?\[(input|output|temp)\])?")
 """Base64 has no dot in it, so a text with an ending is a file name."""
@@ -83,8 +65,6 @@ class PromptMedia:
             place = _Place(node_id=node_id, name=name, what=what)
             with_names = self._directory if isinstance(inputs[name], list) else self._file
             inputs[name] = with_names(inputs[name], place)
-        if class_type in _MODEL_NODES:
-            _refuse_model_urls(node_id, inputs)
 
     def _file(self, given: str, place: "_Place") -> str:
         return self._stored(given, place, None)
@@ -189,13 +169,3 @@ def _safe_file_name(given: str) -> str:
 
 def _hashed_name(content: bytes, ending: str) -> str:
     return f"{sha256(content).hexdigest()[:_NAME_LETTERS]}{ending.lower()}"
-
-
-def _refuse_model_urls(node_id: str, inputs: dict[str, Any]) -> None:
-    for value in inputs.values():
-        if isinstance(value, str) and _URL.match(value):
-            raise InvalidPart(
-                f"Failed to process model for node {node_id}: this server does not download models. "
-                "Download it on the instance, and write its file name",
-                f"prompt.{node_id}.inputs",
-            )
