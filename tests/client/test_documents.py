@@ -25,6 +25,7 @@ PAIRS: list[tuple[type[documents.Document], type[BaseModel]]] = [
     (documents.MissingModelDocument, schemas.MissingModel),
     (documents.MissingPackDocument, schemas.MissingPack),
     (documents.InspectionDocument, schemas.ValidationResponse),
+    (documents.CustomWorkflowDocument, schemas.CustomWorkflow),
     (batch_documents.BatchStartedDocument, schemas.BatchStarted),
     (batch_documents.BatchFailureDocument, schemas.BatchFailure),
     (batch_documents.BatchNoticeDocument, schemas.BatchNotice),
