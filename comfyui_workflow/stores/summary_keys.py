@@ -31,7 +31,6 @@ class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
     end_time: datetime | None = None
 
     def __post_init__(self) -> None:
-        self.run_id = sys.intern(self.run_id)
         self.workflow_name = sys.intern(self.workflow_name)
         self.ssh_connection = sys.intern(self.ssh_connection)
         self.status = sys.intern(str(self.status))
