@@ -24,17 +24,19 @@ from comfyui_workflow.api.comfyui_api import requests as prompt_requests
 from comfyui_workflow.api.comfyui_api import routes as prompt_routes
 from comfyui_workflow.api.comfyui_api.presenter import ComfyUIApiPresenter
 from comfyui_workflow.api.mount import ApiServices, api_prefixes, find_body_limit, mount
-from comfyui_workflow.api.native import batches, instances, runs, webhooks
+from comfyui_workflow.api.native import batches, custom_workflows, instances, runs, webhooks
 from comfyui_workflow.api.rules import MatchingRule
 from comfyui_workflow.api.runpod import presenter, routes
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.limits import MB, InstanceLimits, KnownBreaches, LimitBreaches
+from comfyui_workflow.comfyui.messages import Message
 from comfyui_workflow.comfyui.queue import PromptMark
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.delivery.output_uploads import OutputUploader
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
 from comfyui_workflow.delivery.webhooks.standard import signing_key
+from comfyui_workflow.delivery.webhooks.system_events import SystemEventOptions, SystemEvents
 from comfyui_workflow.errors import ConfigurationError, StorageError, StoreError, WorkflowError
 from comfyui_workflow.execution.input_prefetch import InputPrefetcher
 from comfyui_workflow.execution.late_copies import LateCopyWatcher
@@ -70,11 +72,13 @@ from comfyui_workflow.server import http
 from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.server_address import PREFIX
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.custom_workflows.service import CustomWorkflows
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.worker_refresh import refresher
 from comfyui_workflow.services.models import ModelService
+from comfyui_workflow.services.notifications import RunNotifier, RunNotifierTools
 from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
@@ -101,6 +105,7 @@ from comfyui_workflow.stores.files.instances import FileInstanceStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.logins import FileLoginStore
 from comfyui_workflow.stores.files.ownership import OwnershipMonitor
+from comfyui_workflow.stores.files.pending import FilePendingStore
 from comfyui_workflow.stores.files.private_directories import restrict_to_owner
 from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
@@ -111,7 +116,15 @@ from comfyui_workflow.web import api_docs, pages
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
 """Maximum size of an input image that is given by its URL."""
 IMAGE_TIMEOUT_S = 120.0
-APIS = (runs.API, batches.API, instances.API, webhooks.API, routes.API, prompt_routes.API)
+APIS = (
+    runs.API,
+    batches.API,
+    instances.API,
+    webhooks.API,
+    custom_workflows.API,
+    routes.API,
+    prompt_routes.API,
+)
 SECTIONS = (
     *(api.section for api in APIS if api.section is not None),
     health.SECTION,
@@ -206,6 +219,7 @@ class Foundation:
     judge: PromptMarkCheck
     logins: FileLoginStore
     machines: NamedMachines
+    system_events: SystemEvents
     sessions: Pool[InstanceKey, ComfyUISession]
     web: GuardedClient
     """The client for all URLs of requests."""
@@ -278,6 +292,7 @@ def create_base(settings: Settings) -> Foundation:
     breaches, judge = KnownBreaches(), PromptMarkCheck(journal, store.ownership)
     logins = FileLoginStore(settings.data_dir / "logins")
     machines = NamedMachines(logins, lambda key: resolved_key(key, settings))
+    events = SystemEvents(system_event_options(settings))
     return Foundation(
         settings=settings,
         damage=damage,
@@ -287,8 +302,16 @@ def create_base(settings: Settings) -> Foundation:
         judge=judge,
         logins=logins,
         machines=machines,
+        system_events=events,
         sessions=Pool(
-            lambda key: open_session(key, settings, breaches.of(key), judge.judge, machines),
+            lambda key: open_session(
+                key,
+                settings,
+                breaches.of(key),
+                judge.judge,
+                machines,
+                on_message=events.listener(key.address.label),
+            ),
             canonical=lambda key: resolved_key(key, settings),
             idle_s=settings.connection_idle_s,
         ),
@@ -359,6 +382,15 @@ def create_parts(
     settings, damage = base.settings, base.damage
     outbox = Outbox(FileWebhookStore(base.file("webhooks"), damage), base.web, outbox_options(settings))
     uploads = Uploads(base.file("uploads"), settings.uploads_kept_s, service.images_needed)
+    notifier = RunNotifier(
+        RunNotifierTools(
+            journal=base.journal,
+            store=base.store,
+            batches=batches,
+            outbox=outbox,
+            pending=FilePendingStore(base.file("notifications")),
+        )
+    )
     return ApiServices(
         service=service,
         batches=BatchService(base.journal, base.store, service, batches, damage),
@@ -373,6 +405,7 @@ def create_parts(
             sessions=base.sessions,
         ),
         outbox=outbox,
+        notifier=notifier,
         instances=instances,
         models=ModelService(base.sessions),
         inspector=ValidationService(
@@ -384,6 +417,7 @@ def create_parts(
         files=path_policy(settings),
         uploads=uploads,
         urls=UrlInputs(storages=base.storages, cache=base.downloads, uploads=uploads),
+        custom_workflows=CustomWorkflows(settings.workflow_dir),
         settings=settings,
         damage=damage,
     )
@@ -429,6 +463,16 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
             name="batches",
             recover=parts.batches.resume,
             start=partial(start_batches, parts.batches),
+        ),
+        Component(
+            name="system events",
+            start=partial(base.system_events.start, parts.outbox),
+            stop=partial(base.system_events.stop, OUTBOX_STOP_S),
+        ),
+        Component(
+            name="notifications",
+            start=partial(start_in_thread, "notifications", parts.notifier.resume),
+            stop=parts.notifier.stop,
         ),
         Component(
             name="jobs",
@@ -646,7 +690,8 @@ def create_flask(parts: ApiServices) -> Flask:
     mount(app, parts, APIS)
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(pages.create_blueprint(parts.settings))
-    app.register_blueprint(api_docs.create_blueprint(SECTIONS))
+    more_paths = partial(custom_workflows.openapi_paths, parts.custom_workflows)
+    app.register_blueprint(api_docs.create_blueprint(SECTIONS, more_paths=more_paths))
     app.register_blueprint(
         api_docs.create_blueprint(
             (prompt_routes.section(prompt_routes.PREFIX),), prompt_routes.PREFIX, "prompt_docs"
@@ -718,6 +763,8 @@ def open_session(
     breaches: LimitBreaches | None = None,
     on_mark: Callable[[PromptMark], None] = lambda _: None,
     machines: NamedMachines | None = None,
+    *,
+    on_message: Callable[[Message], None] | None = None,
 ) -> ComfyUISession:
     """Opens a session with an instance. Raises: the errors of `open_connection`; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
@@ -746,6 +793,7 @@ def open_session(
         limits=limits,
         breaches=breaches,
         login=client.login_headers,
+        on_message=on_message,
     )
     return ComfyUISession(connection, client, feed, wanted)
 
@@ -840,6 +888,7 @@ def outbox_options(settings: Settings) -> OutboxOptions:
         timeout_s=settings.webhook_timeout_s,
         patience_s=settings.webhook_patience_s,
         kept_s=settings.webhook_kept_s,
+        own_urls=frozenset(filter(None, (settings.system_webhook_url,))),
         signing_key=webhook_key(settings),
     )
 
@@ -863,6 +912,17 @@ def pack_rules(settings: Settings) -> PackRules:
         packs=settings.provision_packs,
         registry=settings.provision_registry,
         downloads=download_rules(settings),
+    )
+
+
+def system_event_options(settings: Settings) -> SystemEventOptions | None:
+    """Returns None if no events are to be sent."""
+    if settings.system_webhook_url is None or not settings.system_webhook_events:
+        return None
+    return SystemEventOptions(
+        url=settings.system_webhook_url,
+        events=frozenset(settings.system_webhook_events),
+        metadata=settings.system_meta,
     )
 
 

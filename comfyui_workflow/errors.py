@@ -153,6 +153,16 @@ class ServerBusy(WorkflowError):
     is_transient = True
 
 
+class CustomWorkflowNotFound(WorkflowError):
+    code = "custom_workflow_not_found"
+
+
+class CustomWorkflowBroken(WorkflowError):
+    """A file of WORKFLOW_DIR cannot be used: the operator must mend it."""
+
+    code = "custom_workflow_broken"
+
+
 class ConfigurationError(WorkflowError):
     code = "configuration"
 

@@ -25,6 +25,7 @@ from comfyui_workflow.access.origins import Origin, origins_of_host, parse_origi
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.files.file_types import InputKind
 from comfyui_workflow.runs.job import Bucket
+from comfyui_workflow.runs.notification import SYSTEM_EVENTS
 from comfyui_workflow.server_address import DEFAULT_HOST, DEFAULT_PORT, PREFIX
 
 SHORTEST_TOKEN = 16
@@ -41,6 +42,9 @@ WORKER_NAMES = {
     "max_upload_mb": "MAX_BODY_SIZE_MB",
     "comfyui_api_max_queue_depth": "MAX_QUEUE_DEPTH",
     "comfyui_api_prepend_filenames": "PREPEND_FILENAMES",
+    "workflow_dir": "WORKFLOW_DIR",
+    "system_webhook_url": "SYSTEM_WEBHOOK_URL",
+    "system_webhook_events": "SYSTEM_WEBHOOK_EVENTS",
 }
 """Names of the same settings in worker-comfyui and comfyui-api. Used if the variable with our prefix is not
 set."""
@@ -76,6 +80,12 @@ def _usual_data_dir() -> Path:
             f"This user has no home directory: set {PREFIX}DATA_DIR, the directory for the records of runs, "
             "or HOME"
         ) from error
+
+
+def _system_meta() -> dict[str, str]:
+    """Returns the variables `SYSTEM_META_<name>` by name."""
+    prefix = "SYSTEM_META_"
+    return {name[len(prefix) :]: value for name, value in os.environ.items() if name.startswith(prefix)}
 
 
 class Settings(BaseSettings):
@@ -389,6 +399,26 @@ class Settings(BaseSettings):
     provision_registry: str = Field(
         "https://api.comfy.org", description="ComfyUI's registry, which tells the repository of a node pack."
     )
+    system_webhook_url: str | None = Field(
+        None,
+        description="URL that gets the messages of ComfyUI's websocket during runs, as webhooks; its address "
+        "may be private. The name `SYSTEM_WEBHOOK_URL` works too.",
+    )
+    system_webhook_events: Words = Field(
+        (),
+        description="Messages that are sent to that URL, such as `progress,execution_error`, or `all`. "
+        "Empty: none. The name `SYSTEM_WEBHOOK_EVENTS` works too.",
+    )
+    system_meta: dict[str, str] = Field(
+        default_factory=_system_meta,
+        description="Metadata of these webhooks, a JSON object. Unset: the variables `SYSTEM_META_<name>`.",
+    )
+    workflow_dir: Path | None = Field(
+        None,
+        description="Directory of custom workflows: files that become routes below `/workflow`. Python and "
+        "JavaScript files in it are run by the server. Unset: there are none. The name `WORKFLOW_DIR` works "
+        "too.",
+    )
     uploads_kept_s: float = Field(
         2_592_000,
         ge=0,
@@ -473,6 +503,7 @@ class Settings(BaseSettings):
     @field_validator(
         "local_users",
         "input_kinds",
+        "system_webhook_events",
         "cors_hosts",
         "local_port_origins",
         "allowed_hosts",
@@ -495,6 +526,7 @@ class Settings(BaseSettings):
         "state_file",
         "output_dir",
         "cache_dir",
+        "workflow_dir",
         "read_dirs",
         "write_dirs",
         "ssh_key",
@@ -526,6 +558,21 @@ class Settings(BaseSettings):
         for each in value:
             if each not in known:
                 raise ValueError(f"{each!r} is not one of {', '.join(known)}")
+        return value
+
+    @field_validator("system_webhook_events")
+    @classmethod
+    def _are_events(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if each not in (*SYSTEM_EVENTS, "all"):
+                raise ValueError(f"{each!r} is not one of all, {', '.join(SYSTEM_EVENTS)}")
+        return SYSTEM_EVENTS if "all" in value else value
+
+    @field_validator("system_webhook_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
         return value
 
     @field_validator("cors_hosts", "local_port_origins")

@@ -11,8 +11,9 @@ import * as home from "./views/home.js";
 import * as instances from "./views/instances.js";
 import * as run from "./views/run.js";
 import * as start from "./views/start.js";
+import * as workflows from "./views/workflows.js";
 
-const VIEWS = { home, instances, run, start };
+const VIEWS = { home, instances, run, start, workflows };
 const STATUS_SHOWN_MS = 6_000;
 const SECOND_MS = 1_000;
 
@@ -34,6 +35,7 @@ const actions = {
   ...commonActions({ ask, say }),
   ...home.actions,
   ...start.actions,
+  ...workflows.actions,
   enlarge: (_data, link) => enlarged.open(link),
   toContent: () => main.focus(),
 };
@@ -176,5 +178,6 @@ document.addEventListener("drop", (event) => {
 document.addEventListener("toggle", (event) => { if (event.target.matches("details.loads-content[open]")) pollNow(); }, true);
 window.addEventListener("hashchange", goTo);
 start.onChange(draw);
+workflows.onChange(draw);
 setInterval(() => { if (!document.hidden && ["home", "run"].includes(route.view)) draw(); }, SECOND_MS);
 goTo();

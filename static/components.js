@@ -44,6 +44,13 @@ export function pace(run, extra_s = 0) {
 /** The GPU time of a finished run or batch. */
 export const tookOf = (run) => (run.end_time && run.gpu_seconds ? labels.duration(run.gpu_seconds) : "");
 
+const SEVERAL = new Set(["choosePictures", "chooseWorkflow"]); // the actions that take several files
+
+/** A file field as a button or as a place to drop files. */
+export const chooser = (action, text, accept, kind, data = {}) =>
+  el(`label.${kind}`, {}, text,
+    el("input.hidden", { type: "file", accept, multiple: SEVERAL.has(action), "data-do": action, "data-on": "change", ...data }));
+
 export const empty = (...children) => el("p.empty", {}, ...children);
 
 function dataset(data) {

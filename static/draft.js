@@ -204,6 +204,6 @@ const inspect = (workflow) => call("POST", `${RUNS}/inspect`, workflow);
 const baseName = (path) => path.split(/[\\/]/).pop();
 
 /** A random key of 128 bits, as hexadecimal digits. */
-function randomKey() {
+export function randomKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

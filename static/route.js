@@ -1,6 +1,6 @@
 // The open view is the part of the address after "#", so that a reload and the browser's Back lead to the same view.
 
-/** {view: "home" | "run" | "start" | "instances", id, query} */
+/** {view: "home" | "run" | "start" | "instances" | "workflows", id, query} */
 export function readRoute(hash = location.hash) {
   const [path, search = ""] = hash.replace(/^#\/?/, "").split("?");
   const [view = "", id = null] = path.split("/").map(decode);
@@ -11,6 +11,8 @@ export function readRoute(hash = location.hash) {
 export const toHome = (query = {}) => withQuery("#/", query);
 export const toRun = (id) => `#/run/${encodeURIComponent(id)}`;
 export const toInstances = "#/instances";
+export const toWorkflows = "#/workflows";
+export const toWorkflow = (name) => `#/workflows/${encodeURIComponent(name)}`;
 export const toStart = (query = {}) => withQuery("#/start", query);
 
 function withQuery(path, query) {

@@ -1,4 +1,4 @@
-"""Scripts that use clients that others wrote, as they are: tests/install_foreign_clients.sh."""
+"""Clients and npm packages that others wrote, as they are: tests/install_foreign_clients.sh."""
 
 import json
 import os
@@ -14,14 +14,20 @@ INSTALLED = Path(sys.prefix) / "foreign_clients"
 LIMIT_S = 60.0
 
 
+def installed_libraries(libraries: str) -> Path:
+    """Returns their directory; skips the test where they are not installed."""
+    installed = INSTALLED / libraries
+    if not (installed / ".pinned").exists():
+        pytest.skip(f"{installed} is not there: tests/install_foreign_clients.sh could not install it")
+    return installed
+
+
 def run_client(
     script: Path, libraries: str, *arguments: str, tmp_path: Path, **environment: str
 ) -> dict[str, Any]:
     """Returns its last line of output. The script is copied beside its libraries, where node looks for
     them."""
-    installed = INSTALLED / libraries
-    if not (installed / ".pinned").exists():
-        pytest.skip(f"{installed} is not there: tests/install_foreign_clients.sh could not install it")
+    installed = installed_libraries(libraries)
     is_python = script.suffix == ".py"
     copied = Path(shutil.copy(script, tmp_path))
     if not is_python and not (tmp_path / "node_modules").exists():

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Clients that others wrote, for the tests that let them loose on a local port and on the server: into DIR, at
-# pinned versions, without running anything of theirs. Where no package index is reached, those tests are skipped.
+# Clients that others wrote, for the tests that let them loose on a local port and on the server, and the packages that
+# workflow files in JavaScript and TypeScript import: into DIR, at pinned versions, without running anything of theirs. Where no package index is reached, those tests are skipped.
 # usage: install_foreign_clients.sh PYTHON DIR
 python=$1 directory=$2
 pinned_python="comfy-api-simplified==1.6.0"
@@ -8,6 +8,7 @@ pinned_javascript="@saintno/comfyui-sdk@0.3.1 @stable-canvas/comfyui-client@1.5.
 runpod_python="runpod==1.12.0"
 runpod_javascript="runpod-sdk@1.1.2"
 azurite_javascript="azurite@3.35.0"
+workflow_javascript="zod@3.23.8 sucrase@3.35.0"
 limit="timeout 300"
 command -v timeout >/dev/null || limit=
 
@@ -41,6 +42,7 @@ if command -v npm >/dev/null && command -v node >/dev/null; then
   install_javascript javascript "$pinned_javascript"
   install_javascript runpod_javascript "$runpod_javascript"
   install_javascript azurite "$azurite_javascript"
+  install_javascript workflow_javascript "$workflow_javascript"
 else
   echo "not here, its tests will be skipped: node and npm"
 fi

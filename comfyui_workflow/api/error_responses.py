@@ -7,6 +7,8 @@ from werkzeug.exceptions import HTTPException
 from comfyui_workflow.errors import (
     BatchNotFound,
     ComfyUIError,
+    CustomWorkflowBroken,
+    CustomWorkflowNotFound,
     DeliveryNotFound,
     HostKeyConflict,
     InstanceError,
@@ -29,6 +31,8 @@ STATUSES: tuple[tuple[type[WorkflowError], int], ...] = (
     (BatchNotFound, 404),
     (DeliveryNotFound, 404),
     (JobNotFound, 404),
+    (CustomWorkflowNotFound, 404),
+    (CustomWorkflowBroken, 500),
     (RunConflict, 409),
     (InstanceNotFound, 404),
     (HostKeyConflict, 409),

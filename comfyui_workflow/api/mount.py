@@ -19,9 +19,11 @@ from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.server.body_limits import BodyLimit, FindLimit
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.custom_workflows.service import CustomWorkflows
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.models import ModelService
+from comfyui_workflow.services.notifications import RunNotifier
 from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
@@ -40,6 +42,7 @@ class ApiServices:
     batches: BatchService
     jobs: JobService
     outbox: Outbox
+    notifier: RunNotifier
     instances: InstanceServices
     inspector: ValidationService
     models: ModelService
@@ -47,6 +50,7 @@ class ApiServices:
     files: PathPolicy
     uploads: Uploads
     urls: UrlInputs
+    custom_workflows: CustomWorkflows
     settings: Settings
     damage: DamageReport = field(default_factory=DamageReport)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from comfyui_workflow.api.request import (
     remote_dir,
     text,
 )
+from comfyui_workflow.api.webhook_field import read_webhook
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.parsing.storage_urls import is_storage_url
@@ -26,6 +27,7 @@ from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, expand_
 from comfyui_workflow.runs.credentials import RequestSecrets, read_credentials, secret_urls, without_secrets
 from comfyui_workflow.runs.image_conversion import ImageConversion, InvalidConversion, read_conversion
 from comfyui_workflow.runs.model import RunRequest
+from comfyui_workflow.runs.notification import RUN_EVENTS, NotifiedEvent, WebhookOrder
 from comfyui_workflow.runs.target import Address, InstanceId, Target, read_address, read_any, tag_of
 from comfyui_workflow.runs.upload_target import InputDownload, ReadUpload, UploadKind, read_upload
 from comfyui_workflow.scheduling.capacity import InstanceStates, Registry
@@ -66,6 +68,7 @@ RUN_FIELDS = frozenset(
         "seed_mode",
         "ssh_connection",
         "upload",
+        "webhook",
         "workflow",
         "workflow_file",
         "workflow_name",
@@ -85,6 +88,7 @@ def order_reader(services: ApiServices, *, may_lack_instances: bool = False) -> 
         directory=instances.directory,
         states=instances.monitors,
         settings=services.settings,
+        check_url=services.outbox.check,
         may_lack_instances=may_lack_instances,
     )
 
@@ -99,6 +103,8 @@ class OrderReader:
     directory: Registry
     states: InstanceStates
     settings: Settings
+    check_url: Callable[[str], None]
+    """Raises UrlRefused for a URL that a client may not name; it sends no request."""
     may_lack_instances: bool = False
     """Accepts `any` while the list of instances is empty: the run waits for the first one."""
 
@@ -109,8 +115,7 @@ class OrderReader:
     def read_with_key(self, body: dict[str, Any]) -> tuple[RunRequest, str | None]:
         """Parses the body of `execute`. Returns the request, and the API key of Comfy.org, if there is one:
         that of the body, else the one that was saved around its workflow."""
-        request, api_key = self._read(body, self._workflows())
-        _refuse_ambiguous_names(request)
+        request, api_key = self._read_run(body, self._workflows())
         self._refuse_without_instance([request])
         return request, api_key
 
@@ -124,6 +129,12 @@ class OrderReader:
 
     def _workflows(self) -> "_Workflows":
         return _Workflows(self.files, self.urls)
+
+    def _read_run(self, body: dict[str, Any], workflows: "_Workflows") -> tuple[RunRequest, str | None]:
+        """Parses the body of one run with its webhook."""
+        request, api_key = self._read(body, workflows)
+        _refuse_ambiguous_names(request)
+        return replace(request, webhook=self._webhook(body, RUN_EVENTS, RUN_EVENTS)), api_key
 
     def _read(self, body: dict[str, Any], workflows: "_Workflows") -> tuple[RunRequest, str | None]:
         if not body:
@@ -176,6 +187,13 @@ class OrderReader:
                 images.append(self.files.input_image(each))
                 self.uploads.used(Path(images[-1]))
         return tuple(dict.fromkeys(images)), tuple(downloads)
+
+    def _webhook(
+        self, body: dict[str, Any], allowed: Sequence[NotifiedEvent], default: Sequence[NotifiedEvent]
+    ) -> WebhookOrder | None:
+        return read_webhook(
+            body, allowed, default, check_url=self.check_url, server_url=self.settings.server_url
+        )
 
     def _target(self, ssh_connection: str) -> Target:
         """Returns the named instance, `any` or an address. A name has precedence: a single word could be a
@@ -242,12 +260,15 @@ class OrderReader:
         if not body:
             raise InvalidRequest("Request body is required")
         _check_batch_fields(body)
+        webhook = self._webhook(body, tuple(NotifiedEvent), (NotifiedEvent.BATCH_COMPLETED,))
+        of_runs = None if webhook is None else webhook.limited_to(RUN_EVENTS)
         with_keys = list(self._requests(body))
         if not with_keys:
             raise InvalidRequest("The batch has no runs in it")
         requests, api_keys = zip(*with_keys, strict=True)
         order = BatchOrder(
-            requests=requests,
+            requests=tuple(replace(each, webhook=each.webhook or of_runs) for each in requests),
+            webhook=None if webhook is None else webhook.limited_to((NotifiedEvent.BATCH_COMPLETED,)),
             comfy_org_api_keys=api_keys,
             name=text(body, "batch_name") or requests[0].workflow_name,
             stagger_s=_stagger_s(body),
@@ -270,9 +291,7 @@ class OrderReader:
         for number, each in enumerate(runs):
             try:
                 refuse_unknown_fields(each, RUN_FIELDS, "a run")
-                request, api_key = self._read(each, workflows)
-                _refuse_ambiguous_names(request)
-                yield request, api_key
+                yield self._read_run(each, workflows)
             except InvalidRequest as error:
                 raise InvalidRequest(f"runs[{number}]: {error}") from error
 
@@ -358,7 +377,7 @@ def _with_address_of(request: RunRequest, instance: Instance) -> RunRequest:
 
 def _check_batch_fields(body: dict[str, Any]) -> None:
     refuse_unknown_fields(body, BATCH_FIELDS | RUN_FIELDS, "a batch")
-    conflicting = sorted(RUN_FIELDS & body.keys()) if body.get("runs") is not None else []
+    conflicting = sorted((RUN_FIELDS - {"webhook"}) & body.keys()) if body.get("runs") is not None else []
     if conflicting:
         raise InvalidRequest(f"{conflicting[0]} cannot be combined with runs: each run has its own")
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "outputs": _source("runs:outputs", "List the output files of a run."),
     "batch": _source("batch:batch", "Run WORKFLOW many times with different inputs."),
     "batches": _source("batches:batches", "Manage batches."),
+    "workflows": _source("workflows:workflows", "List and run the custom workflows of the server."),
     "instances": _source("instances:instances", "Manage named instances."),
     "hosts": _source("hosts:hosts", "Manage known host keys."),
     "sandbox": _source("serve:sandbox", "Run a simulated GPU instance until Ctrl-C."),

@@ -32,6 +32,7 @@ from comfyui_workflow.cli.options import (
     priority_option,
     provision_option,
     upload_option,
+    webhook_option,
 )
 from comfyui_workflow.cli.own_server import running_or_own_server
 from comfyui_workflow.cli.servers import (
@@ -97,6 +98,7 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 @convert_option
 @provision_option
 @comfy_api_key_option
+@webhook_option
 @click.option("--detach", is_flag=True, help="Start the batch, print its id and exit.")
 @server_option
 @json_option
@@ -205,6 +207,7 @@ def _order(options: dict[str, Any]) -> BatchOrder:
         provision=options["provision"],
         priority=options["priority"],
         comfy_org_api_key=options["comfy_api_key"],
+        webhook=options["webhook"],
         batch_name=options["name"],
         stagger_s=options["stagger"] or 0,
         on_error=(OnError.STOP if options["stop_on_error"] else OnError.CONTINUE).value,

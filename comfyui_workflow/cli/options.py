@@ -137,6 +137,11 @@ comfy_api_key_option = click.option(
     help="API key of Comfy.org, for nodes that call a paid service. Other users of this machine can see "
     "options of running commands: prefer the environment variable.",
 )
+webhook_option = click.option(
+    "--webhook",
+    metavar="URL",
+    help="URL that gets a POST request when it has ended, also if this command ends before.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print only the response, as JSON.")
 
 EXIT_CODES_HELP = """\b

@@ -27,6 +27,7 @@ from comfyui_workflow.cli.options import (
     provision_option,
     ssh_option,
     upload_option,
+    webhook_option,
     workflow_argument,
 )
 from comfyui_workflow.cli.own_server import running_or_own_server
@@ -57,6 +58,7 @@ from comfyui_workflow.runs.status import RunStatus
 @provision_option
 @priority_option
 @comfy_api_key_option
+@webhook_option
 @server_option
 @json_option
 @click.pass_context
@@ -77,6 +79,7 @@ def run(
     provision: bool,
     priority: int | None,
     comfy_api_key: str | None,
+    webhook: str | None,
     server: str | None,
     as_json: bool,
 ) -> None:
@@ -103,13 +106,14 @@ def run(
         provision=provision,
         priority=priority,
         comfy_org_api_key=comfy_api_key,
+        webhook=webhook,
     )
     with sigterm_as_interrupt(), running_or_own_server(server) as reached:
         if reached.is_own:
             say("No server is running, so this command runs its own server until the run is finished.")
         workflow_id = reached.client.execute(**order).workflow_id
         say(f"Run {workflow_id}")
-        progress = _follow(ctx, reached, workflow_id)
+        progress = follow_run(ctx, reached, workflow_id)
         conclude(reached, progress, as_json=as_json)
     ctx.exit(outcome_code(progress.status))
 
@@ -123,12 +127,12 @@ def watch(ctx: click.Context, *, workflow_id: str, server: str | None, as_json: 
     """Show the progress of a run until it ends."""
     with sigterm_as_interrupt(), running_server(server) as client:
         reached = ReachedServer(client=client, is_own=False, named_url=server)
-        progress = _follow(ctx, reached, workflow_id)
+        progress = follow_run(ctx, reached, workflow_id)
         conclude(reached, progress, as_json=as_json)
     ctx.exit(outcome_code(progress.status))
 
 
-def _follow(ctx: click.Context, reached: ReachedServer, workflow_id: str) -> ProgressDocument:
+def follow_run(ctx: click.Context, reached: ReachedServer, workflow_id: str) -> ProgressDocument:
     """Follows the run until it ends. Exits the command after Ctrl-C."""
     try:
         with display() as shown:

@@ -1,6 +1,5 @@
 """Python client of the batch routes of the server: `server.batches`."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -18,6 +17,7 @@ from comfyui_workflow.client.calls import Calls
 from comfyui_workflow.client.orders import BatchOrder, FileReference, check_order, send_order
 from comfyui_workflow.client.watch import Trouble, watch
 from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.runs.status import is_batch_id
 
 ORDER_TIMEOUT_S = 300.0
 """The server checks and stores up to ten thousand runs before it responds."""
@@ -121,10 +121,6 @@ class Batches:
 
     def _stream(self, output: BatchOutputDocument, _at: int) -> AbstractContextManager[Iterator[bytes]]:
         return self._calls.stream(f"/comfyui/workflow/{output.workflow_id}/outputs/{output.number}")
-
-
-def is_batch_id(text: str) -> bool:
-    return re.fullmatch(r"batch_[0-9]{1,12}_[0-9a-f]{1,32}", text) is not None
 
 
 def _path(batch_id: str) -> str:

@@ -147,6 +147,19 @@ class SummaryDocument(Document, frozen=True, kw_only=True):
     raw: dict[str, Any]
 
 
+class CustomWorkflowDocument(Document, frozen=True, kw_only=True):
+    """A custom workflow of the server. `trouble` says why its file cannot be used."""
+
+    name: str
+    kind: str
+    summary: str | None = None
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    """JSON Schema of `input`; None if the file cannot be used."""
+    trouble: str | None = None
+    raw: dict[str, Any]
+
+
 class FindingDocument(Document, frozen=True, kw_only=True):
     """A problem that the validation found. `message` names the node if it is about one."""
 

@@ -16,7 +16,7 @@ Answer = TypeVar("Answer")
 FileReference = Callable[[Path], str]
 """Makes a local file available to the server; returns its path on the server."""
 _FILES = ("workflow", "input_images")
-_VALUES = frozenset({"inputs", "rows", "matrix"})
+_VALUES = frozenset({"inputs", "rows", "matrix", "input"})
 """Fields of an order with values of inputs."""
 _MOST_PARTS = 3
 
@@ -52,6 +52,8 @@ class OrderDetails(TypedDict, total=False):
     """Runs with a higher priority start first on the same instance."""
     comfy_org_api_key: str | None
     """For nodes that call a service of Comfy.org."""
+    webhook: str | Mapping[str, Any] | None
+    """URL that is notified of the end, or `{"url": …, "events": […]}` (docs/api/webhooks.md)."""
 
 
 class Order(OrderDetails, total=False):
@@ -62,6 +64,15 @@ class Order(OrderDetails, total=False):
     one, or the workflow itself, in either format."""
     ssh_connection: Required[str]
     """The ssh command as the provider shows it, the name of an instance, `any`, or `any:<tag>`."""
+
+
+class CustomOrder(OrderDetails, total=False):
+    """Keyword arguments of `run_custom`."""
+
+    input: Mapping[str, Any]
+    """Values of the parameters. A `Path` is a local file, which is uploaded."""
+    ssh_connection: str
+    """As for `execute`. Default: `any`."""
 
 
 class BatchOrder(OrderDetails, total=False):
@@ -92,7 +103,7 @@ def check_order(order: Mapping[str, object], kind: Any = Order) -> None:
 
 
 def send_order(
-    order: Order | BatchOrder,
+    order: Order | BatchOrder | CustomOrder,
     ask: Callable[[dict[str, Any]], Answer],
     upload: FileReference,
     *,

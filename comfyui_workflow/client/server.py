@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar, Unpack
+from urllib.parse import quote
 
-from comfyui_workflow.client.batches import Batches, is_batch_id
+from comfyui_workflow.client.batches import Batches
 from comfyui_workflow.client.calls import Calls
 from comfyui_workflow.client.documents import (
+    CustomWorkflowDocument,
     InspectionDocument,
     OutputDocument,
     ProgressDocument,
@@ -22,16 +24,17 @@ from comfyui_workflow.client.documents import (
 )
 from comfyui_workflow.client.errors import RunCancelled, RunFailed
 from comfyui_workflow.client.instances import NamedInstances
-from comfyui_workflow.client.orders import Order, check_order, send_order, uploaded_name
+from comfyui_workflow.client.orders import CustomOrder, Order, check_order, send_order, uploaded_name
 from comfyui_workflow.client.watch import Trouble, watch
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.files.input_directories import files_in
-from comfyui_workflow.runs.status import RunStatus, is_run_id
+from comfyui_workflow.runs.status import RunStatus, is_batch_id, is_run_id
 
 UPLOAD_TIMEOUT_S = 600.0
 INSPECTION_TIMEOUT_S = 180.0
 """The server waits half a minute for the connection to the instance, and then sends it many requests."""
 _BASE = "/comfyui/workflow"
+_CUSTOM = "/workflow"
 
 Answer = TypeVar("Answer")
 
@@ -75,6 +78,28 @@ class WorkflowServer:
         Equal orders with the same `idempotency_key` are carried out once, also after a restart of this
         program or of the server. Default: a new key for each call."""
         return self._send_order(order, lambda body: self._execute(body, idempotency_key))
+
+    def custom_workflows(self) -> list[CustomWorkflowDocument]:
+        """Returns the custom workflows of the server (docs/api/custom-workflows.md)."""
+        answer = self._calls.ask("GET", _CUSTOM)
+        return self._calls.read_all(CustomWorkflowDocument, answer.get("workflows"))
+
+    def custom_workflow(self, name: str) -> CustomWorkflowDocument:
+        """Returns one of them, with the JSON Schema of its values."""
+        answer = self._calls.ask("GET", f"{_CUSTOM}/{quote(name)}")
+        return self._calls.read(CustomWorkflowDocument, answer.get("workflow"))
+
+    def run_custom(
+        self, name: str, *, idempotency_key: str | None = None, **order: Unpack[CustomOrder]
+    ) -> StartedDocument:
+        """Starts a run of a custom workflow, as `execute` does."""
+        check_order(order, CustomOrder)
+        return send_order(
+            order,
+            lambda body: self._execute(body, idempotency_key, f"{_CUSTOM}/{quote(name)}"),
+            self.upload,
+            server_reads_our_files=self.is_on_this_machine,
+        )
 
     def validate(self, **order: Unpack[Order]) -> InspectionDocument:
         """Validates a run against the instance. Nothing is uploaded to the instance and nothing runs
@@ -221,9 +246,11 @@ class WorkflowServer:
         check_order(order)
         return send_order(order, ask, self.upload, server_reads_our_files=self.is_on_this_machine)
 
-    def _execute(self, body: dict[str, Any], key: str | None) -> StartedDocument:
+    def _execute(
+        self, body: dict[str, Any], key: str | None, path: str = f"{_BASE}/execute"
+    ) -> StartedDocument:
         unsure = "It is not known whether the run has started; check with comfyui-workflow list"
-        answer = self._calls.order(f"{_BASE}/execute", body, key=key, unsure=unsure)
+        answer = self._calls.order(path, body, key=key, unsure=unsure)
         return self._calls.read(StartedDocument, answer)
 
     def _validate(self, body: dict[str, Any]) -> InspectionDocument:

@@ -151,10 +151,11 @@ class EventFeed:
         limits: InstanceLimits | None = None,
         breaches: LimitBreaches | None = None,
         login: Callable[[], Mapping[str, str]] = dict,
+        on_message: Listener | None = None,
     ) -> None:
         """`longest_wait_s`: maximum pause between two attempts to open the socket. `login` returns headers
         for the handshake. `breaches` are shared with the HTTP client of the same instance, so that its next
-        request reports a limit that was exceeded here."""
+        request reports a limit that was exceeded here. `on_message`: as for `listen`, from the start."""
         self._limits = limits or InstanceLimits()
         self._breaches = breaches or LimitBreaches()
         self._login = login
@@ -162,7 +163,7 @@ class EventFeed:
         self.client_id = client_id
         self._longest_wait_s = longest_wait_s
         self._subscriptions: dict[str, list[Subscription]] = {}
-        self._listeners: list[Listener] = []
+        self._listeners: list[Listener] = [] if on_message is None else [on_message]
         self._previews = PreviewReader()
         self._lock = threading.Lock()
         self._closing = threading.Event()

@@ -12,6 +12,7 @@ from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.runs.model import RunRequest, RunStatus, id_time
+from comfyui_workflow.runs.notification import WebhookOrder
 from comfyui_workflow.runs.retryability import retry_refusal
 from comfyui_workflow.runs.summary import MOST_PICTURES, RunSummary
 
@@ -39,6 +40,8 @@ class BatchOrder:
     on_error: OnError = OnError.CONTINUE
     comfy_org_api_keys: tuple[str | None, ...] = field(default=(), repr=False)
     """The API key of each run for nodes that call a service of Comfy.org; empty for none."""
+    webhook: WebhookOrder | None = None
+    """Notifications about the end of the batch. Those about its runs are in the requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,7 @@ class Batch:
     on_error: OnError = OnError.CONTINUE
     cancelled_at: datetime | None = None
     """Time of the request that cancelled all runs that were unfinished then."""
+    webhook: WebhookOrder | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ def encode_change(before: Run, after: Run, number: int) -> bytes:
     if nodes:
         parts.append(b'"nodes":' + _nodes.dump_json(tuple(nodes)))
     if outputs:
-        parts.append(b'"outputs":' + _outputs.dump_json(tuple(outputs)))
+        parts.append(b'"outputs":' + _outputs.dump_json(tuple(outputs), exclude_none=True))
     return b",".join(parts) + b"}"
 
 

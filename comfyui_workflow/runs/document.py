@@ -14,7 +14,7 @@ def progress_document(
     run: Run, at: datetime | None = None, expected_s: float | None = None
 ) -> dict[str, Any]:
     """The progress document from the run alone. The caller adds what is only known while the run executes
-    (`live_progress`). `at` and `expected_s` as for `summary_document`."""
+    (`live_progress`), and the state of its `webhook`. `at` and `expected_s` as for `summary_document`."""
     return {
         **_line(summary_of(run), at or run.last_update, expected_s),
         "nodes": [_node_document(node) for node in run.nodes],
@@ -23,6 +23,7 @@ def progress_document(
         "error_message": run.error_message,
         "notices": list(run.notices),
         "instance_reason": None if run.placement is None else run.placement.reason,
+        "webhook": None,
     }
 
 

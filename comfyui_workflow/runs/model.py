@@ -9,6 +9,7 @@ from functools import cached_property
 from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
 from comfyui_workflow.runs.credentials import NO_SECRETS, RequestSecrets
 from comfyui_workflow.runs.image_conversion import ImageConversion
+from comfyui_workflow.runs.notification import WebhookOrder
 from comfyui_workflow.runs.status import FileType as FileType
 from comfyui_workflow.runs.status import NodeStatus as NodeStatus
 from comfyui_workflow.runs.status import Phase as Phase
@@ -147,6 +148,10 @@ class RunRequest(GraphRequest):
     secrets: RequestSecrets = field(default=NO_SECRETS, repr=False, compare=False)
     """Not part of a record: the journal takes them out when it saves the run, and stores them outside of all
     records."""
+    webhook: WebhookOrder | None = None
+    """Notifications about the end of this run."""
+    batch_webhook: WebhookOrder | None = None
+    """Notifications about the end of the batch: another copy from the batch."""
 
     @property
     def ssh_connection(self) -> str:

@@ -58,3 +58,7 @@ class FileType(StrEnum):
 
 def is_run_id(text: str) -> bool:
     return re.fullmatch(r"comfyui_workflow_[0-9]{1,12}_[0-9a-f]{1,32}", text) is not None
+
+
+def is_batch_id(text: str) -> bool:
+    return re.fullmatch(r"batch_[0-9]{1,12}_[0-9a-f]{1,32}", text) is not None

@@ -51,6 +51,8 @@ class Delivery:
     content_bytes: int
     message_id: str | None = None
     """Id of the message in its signature (`delivery.webhooks.standard`). None: it is not signed."""
+    is_kept: bool = True
+    """False: removed when it has been delivered or given up."""
     failures: int = 0
     """Failed attempts in a row since `tried_since`."""
     attempts: tuple[DeliveryAttempt, ...] = ()
@@ -83,6 +85,7 @@ def new_delivery(
     delivery_id: str | None = None,
     *,
     message_id: str | None = None,
+    is_kept: bool = True,
 ) -> Delivery:
     """The id sorts by time."""
     return Delivery(
@@ -94,6 +97,7 @@ def new_delivery(
         next_at=at,
         content_bytes=content_bytes,
         message_id=message_id,
+        is_kept=is_kept,
     )
 
 

@@ -89,6 +89,7 @@ class BatchService:
             total=len(order.requests),
             stagger_s=order.stagger_s,
             on_error=order.on_error,
+            webhook=order.webhook,
         )
         requests = [
             replace(
@@ -97,6 +98,7 @@ class BatchService:
                 batch_name=batch.name,
                 batch_total=batch.total,
                 batch_on_error=batch.on_error.value,
+                batch_webhook=batch.webhook,
                 stagger_s=order.stagger_s,
                 not_before=at + timedelta(seconds=number * order.stagger_s) if order.stagger_s else None,
             )
@@ -240,6 +242,7 @@ class BatchService:
             total=known.batch_total if known and known.batch_total else len(ids),
             stagger_s=max((each.stagger_s for each in requests), default=0.0),
             on_error=OnError.CONTINUE if on_error is None else OnError(on_error),
+            webhook=known.batch_webhook if known is not None else None,
         )
 
     def _progress_of(self, batch: Batch) -> BatchProgress:

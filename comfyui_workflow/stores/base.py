@@ -224,6 +224,20 @@ class WebhookStore(Protocol):
         start."""
 
 
+class PendingStore(Protocol):
+    """Keeps the ids of runs and batches whose end must still be notified. An id is on disk before its run is,
+    so that a crash between the end of a run and its notification loses nothing."""
+
+    def add(self, subject_id: str) -> None:
+        """On disk when this returns. Idempotent. Raises: StoreError."""
+
+    def remove(self, subject_id: str) -> None:
+        """Removes an id if it exists. An id that cannot be removed now is found again at the next start."""
+
+    def all(self) -> list[str]:
+        """Returns the ids, sorted. Raises: StoreError."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InstanceDocuments:
     """The named instances in the order of the file; each is a JSON object with an `id`."""

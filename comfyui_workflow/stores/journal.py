@@ -35,6 +35,7 @@ class RunJournal:
         self._api_keys = api_keys or ApiKeys()
         self._clock = clock
         self._changed = threading.Condition()
+        self._before_adding: list[Callable[[Sequence[Run]], None]] = []
         self._on_finish: list[Callable[[Run], None]] = []
         self._on_reopening: list[Callable[[Run], None]] = []
         self._resumed: set[str] = set()
@@ -53,6 +54,11 @@ class RunJournal:
     def is_resumed(self, run_id: str) -> bool:
         return run_id in self._resumed
 
+    def listen_before_adding(self, before_adding: Callable[[Sequence[Run]], None]) -> None:
+        """Registers a callback for new runs, called before they are saved. If it raises a StoreError,
+        they are not added."""
+        self._before_adding.append(before_adding)
+
     def listen(self, on_finish: Callable[[Run], None]) -> None:
         """Registers a callback for each run that has finished, called in the thread that recorded the end."""
         self._on_finish.append(on_finish)
@@ -63,13 +69,13 @@ class RunJournal:
 
     def add(self, run: Run, api_key: str | None = None) -> None:
         """Adds a run; `api_key` as in `add_all`. Raises: StoreError."""
-        with self._with_keys({} if api_key is None else {run.run_id: api_key}), self._with_secrets([run]):
-            self._store.add(_without_secrets(run))
-        self._wake(is_status_change=True)
+        self.add_all([run], {} if api_key is None else {run.run_id: api_key})
 
     def add_all(self, runs: Sequence[Run], api_keys: Mapping[str, str] | None = None) -> None:
         """Adds all runs or, after an error, none. `api_keys`: the Comfy.org API keys by run id. Each is
         stored until ComfyUI has accepted the prompt or the run has ended. Raises: StoreError."""
+        for callback in self._before_adding:
+            callback(runs)
         with self._with_keys(api_keys or {}), self._with_secrets(runs):
             self._store.add_all([_without_secrets(run) for run in runs])
         self._wake(is_status_change=True)

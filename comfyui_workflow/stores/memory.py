@@ -242,6 +242,24 @@ class MemoryWebhookStore:
             self._contents.pop(delivery_id, None)
 
 
+class MemoryPendingStore:
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._lock = threading.Lock()
+
+    def add(self, subject_id: str) -> None:
+        with self._lock:
+            self._ids.add(subject_id)
+
+    def remove(self, subject_id: str) -> None:
+        with self._lock:
+            self._ids.discard(subject_id)
+
+    def all(self) -> list[str]:
+        with self._lock:
+            return sorted(self._ids)
+
+
 class MemoryInstanceStore:
     def __init__(self) -> None:
         self._changing = threading.Lock()

@@ -1,7 +1,7 @@
 """GET /docs: the OpenAPI document of all APIs, in Swagger UI, as JSON and as YAML. The page loads nothing
 from other hosts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import as_file, files
@@ -27,9 +27,16 @@ POLICY = (  # no require-trusted-types-for: Swagger UI does not support it, it w
 @dataclass(frozen=True, kw_only=True)
 class DocsViews:
     sections: tuple[Section, ...]
+    more_paths: Callable[[], dict[str, Any]]
+    """Returns the paths that depend on files of the user."""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        constant = self._constant_document
+        return {**constant, "paths": {**constant["paths"], **self.more_paths()}}
 
     @cached_property
-    def document(self) -> dict[str, Any]:
+    def _constant_document(self) -> dict[str, Any]:
         """Generated at the first request; the models are not built before (`defer_build`)."""
         return openapi_document(self.sections, __version__)
 
@@ -52,10 +59,15 @@ class DocsViews:
             return send_from_directory(directory, filename)
 
 
-def create_blueprint(sections: tuple[Section, ...], prefix: str = "", name: str = "docs") -> Blueprint:
-    """Serves the document of the sections below `prefix`."""
+def create_blueprint(
+    sections: tuple[Section, ...],
+    prefix: str = "",
+    name: str = "docs",
+    more_paths: Callable[[], dict[str, Any]] = dict,
+) -> Blueprint:
+    """Serves the document of the sections, with `more_paths`, below `prefix`."""
     routes = Blueprint(name, __name__)
-    register(routes, section(prefix).operations, DocsViews(sections=sections))
+    register(routes, section(prefix).operations, DocsViews(sections=sections, more_paths=more_paths))
     return routes
 
 

@@ -61,7 +61,13 @@ class PageViews:
                 return _too_many_requests(error)
             return _login_page()
         modules = modules_of(Path(current_app.static_folder or "static"))
-        return _page("index.html", _POLICY, modules=modules, has_login=self._token is not None)
+        return _page(
+            "index.html",
+            _POLICY,
+            modules=modules,
+            has_login=self._token is not None,
+            has_workflows=self.settings.workflow_dir is not None,
+        )
 
     def redirect_to_page(self) -> Response:
         return _redirect_to_page()

@@ -136,12 +136,21 @@ function nodeItem(node, isOver) {
 
 function facts(run) {
   const reason = /^any(:|$)/.test(run.ssh_connection) ? run.instance_reason : null; // a named target needs no reason
-  if (!run.notices.length && !reason) return null;
+  const webhook = notification(run.webhook);
+  if (!run.notices.length && !reason && !webhook) return null;
   return el("section", { "data-key": "facts", "aria-labelledby": "facts" },
     el("h2", { id: "facts" }, "Notes"),
     el("ul.plain.facts", {},
       reason ? el("li", {}, `On ${labels.place(run)}: ${reason}`) : null,
-      run.notices.map((notice) => el("li", {}, notice))));
+      run.notices.map((notice) => el("li", {}, notice)),
+      webhook ? el("li", { "data-key": "webhook" }, webhook) : null));
+}
+
+/** The state of the webhook in words; null if there is nothing to tell. */
+function notification(webhook) {
+  if (!webhook) return null;
+  if (webhook.message) return webhook.message;
+  return webhook.status === "delivered" ? `Notified ${webhook.url}` : null;
 }
 
 function graphPart(graph) {

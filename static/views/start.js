@@ -3,7 +3,7 @@
 import { INSTANCES, isUnreachable, load } from "../api.js";
 import { el } from "../dom.js";
 import * as drafts from "../draft.js";
-import { button } from "../components.js";
+import { button, chooser } from "../components.js";
 import { toHome, toRun } from "../route.js";
 import * as labels from "../labels.js";
 
@@ -113,10 +113,6 @@ function workflowPart() {
       ".json,.png,.webp,.avif,.jpg,.jpeg,.mp4,.mov,.webm,.mkv,.flac,.mp3,.opus,.glb,.svg,.latent", inspection ? "button" : "drop"),
     inspection ? null : el("p.quiet.small", {}, "JSON, saved by the editor or in API format; or a picture or video with its workflow inside."));
 }
-
-const chooser = (action, text, accept, kind, data = {}) =>
-  el(`label.${kind}`, {}, text,
-    el("input.hidden", { type: "file", accept, multiple: action !== "choosePicture", "data-do": action, "data-on": "change", ...data }));
 
 function wherePart() {
   const { instances, place } = draft;

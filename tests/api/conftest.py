@@ -26,9 +26,11 @@ from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.custom_workflows.service import CustomWorkflows
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.models import ModelService
+from comfyui_workflow.services.notifications import RunNotifier, RunNotifierTools
 from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
@@ -45,7 +47,7 @@ from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.stores.memory import MemoryRunStore, MemoryWebhookStore
+from comfyui_workflow.stores.memory import MemoryPendingStore, MemoryRunStore, MemoryWebhookStore
 from tests.checked_client import checked
 from tests.instances.files import directory_in
 
@@ -148,7 +150,11 @@ def parts_of(
     uploads = Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed)
     outbox = Outbox(MemoryWebhookStore(), web)
     outbox.open()
+    tools = RunNotifierTools(
+        journal=journal, store=store, batches=batches, outbox=outbox, pending=MemoryPendingStore()
+    )
     return ApiServices(
+        notifier=RunNotifier(tools),
         service=service,
         batches=BatchService(journal, store, service, batches),
         jobs=create_jobs(
@@ -171,6 +177,7 @@ def parts_of(
         files=files or PathPolicy(readable_dirs=None, writable_dirs=None),
         uploads=uploads,
         urls=UrlInputs(storages=storages, cache=cache, uploads=uploads),
+        custom_workflows=CustomWorkflows(settings.workflow_dir),
         settings=settings,
     )
 

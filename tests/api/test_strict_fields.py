@@ -10,7 +10,7 @@ from comfyui_workflow.app import SECTIONS
 from tests.api.conftest import Api
 from tests.api.test_workflow import GRAPH, SSH, execute
 
-NATIVE = ("Runs", "Batches", "Instances", "Webhooks")
+NATIVE = ("Runs", "Batches", "Instances", "Webhooks", "Custom workflows")
 JOB = {"input": {"workflow": GRAPH}}
 Json = dict[str, Any]
 

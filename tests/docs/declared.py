@@ -75,9 +75,7 @@ NOT_RUN = (
     NotRun("docs/how-to/service.md", "ini", "[Unit]", "needs systemd"),
     NotRun("docs/how-to/service.md", "text", "COMFYUI_WORKFLOW_DATA_DIR=", "a file of settings"),
     NotRun("docs/how-to/service.md", "text", "sudo systemctl daemon-reload", "needs systemd"),
-    NotRun(
-        "docs/how-to/storage.md", "text", "comfyui-workflow run https", "needs a web server"
-    ),
+    NotRun("docs/how-to/storage.md", "text", "comfyui-workflow run https", "needs a web server"),
     NotRun("docs/how-to/storage.md", "text", "comfyui-workflow run cat.json", "needs a bucket"),
     NotRun("docs/how-to/storage.md", "json", '{"credentials"', "a part of a request"),
     NotRun("docs/how-to/service.md", "text", "sudo git -C", "needs root, and a newer release"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow import errors
-from comfyui_workflow.api import health
+from comfyui_workflow.api import health, webhook_field
 from comfyui_workflow.api import run_requests as requests
 from comfyui_workflow.api.native import batches, instances, rerun, runs, webhooks
 from comfyui_workflow.api.runpod import routes
@@ -96,7 +96,7 @@ def test_every_field_of_a_webhook_is_documented() -> None:
 
 
 def test_every_field_of_execute_is_documented() -> None:
-    source = "".join(Path(module.__file__ or "").read_text() for module in (requests, rerun))
+    source = "".join(Path(module.__file__ or "").read_text() for module in (requests, rerun, webhook_field))
     read = set(re.findall(r'(?:\(body, |body\.get\()"(\w+)"', source)) - BATCH_FIELDS
     table = API.partition("## execute")[2].partition("##")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == read

@@ -21,6 +21,7 @@ from comfyui_workflow.runs.document import batch_document, output_document
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.notifications import RunNotifier
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.journal import now
 
@@ -35,6 +36,7 @@ class BatchViews:
     orders: OrderReader
     documents: RunDocuments
     cache: ResponseCache
+    notifier: RunNotifier
 
     def submit(self) -> Response:
         key = idempotency_key()
@@ -51,7 +53,7 @@ class BatchViews:
 
     def progress(self, batch_id: str) -> Response:
         def make() -> Response:
-            return jsonify(success=True, progress=progress_document(self.batches.progress(batch_id)))
+            return jsonify(success=True, progress=self._document(self.batches.progress(batch_id)))
 
         return self.cache.response_of(request.path, make)
 
@@ -83,7 +85,7 @@ class BatchViews:
             {**self.documents.line(run, at), "inputs": dict(self.service.inputs(run.run_id))}
             for run in self.batches.runs(batch_id)
         ]
-        batch = progress_document(self.batches.progress(batch_id))
+        batch = self._document(self.batches.progress(batch_id))
         return jsonify(success=True, batch=batch, workflows=lines)
 
     def _page(self) -> Response:
@@ -91,9 +93,12 @@ class BatchViews:
         found = self.batches.page(limit, request.args.get("before"))
         return jsonify(
             success=True,
-            batches=[progress_document(each) for each in found],
+            batches=[self._document(each) for each in found],
             next=found[-1].batch.batch_id if len(found) == limit else None,
         )
+
+    def _document(self, progress: BatchProgress) -> dict[str, Any]:
+        return {**progress_document(progress), "webhook": self.notifier.of_batch(progress)}
 
     def _outputs(self, batch_id: str) -> Iterator[tuple[str, int, OutputFile]]:
         """Yields (run id, number of the output, output) for every output of the batch. Raises:
@@ -110,7 +115,10 @@ def create_blueprint(services: ApiServices) -> Blueprint:
         batches=services.batches,
         service=services.service,
         orders=order_reader(services),
-        documents=RunDocuments(service=services.service, live_view=services.live_view),
+        documents=RunDocuments(
+            service=services.service, live_view=services.live_view, notifier=services.notifier
+        ),
+        notifier=services.notifier,
         cache=create_response_cache(routes, lambda: services.service.status_version),
     )
     register(routes, OPERATIONS, views, refuse_unknown_parts)

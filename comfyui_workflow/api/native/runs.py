@@ -195,7 +195,7 @@ class FileViews:
 def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("workflow", __name__)
     service, directory = services.service, services.instances.directory
-    documents = RunDocuments(service=service, live_view=services.live_view)
+    documents = RunDocuments(service=service, live_view=services.live_view, notifier=services.notifier)
     cache = create_response_cache(routes, lambda: service.status_version)
     orders = order_reader(services)
     register(

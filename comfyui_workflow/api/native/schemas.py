@@ -17,6 +17,7 @@ from comfyui_workflow.instances.schema import HIGHEST_PRICE, LONGEST_NAME, MOST_
 from comfyui_workflow.instances.state import Reachability
 from comfyui_workflow.runs.batch import OnError
 from comfyui_workflow.runs.model import FileType, NodeStatus, Phase, RunStatus
+from comfyui_workflow.runs.notification import NotifiedEvent
 from comfyui_workflow.runs.webhook import DeliveryStatus
 from comfyui_workflow.workflows.editable_inputs import Kind, Role
 from comfyui_workflow.workflows.findings import Severity
@@ -76,6 +77,15 @@ class ImageFormat(RequestBody):
     """Options of the format, such as `quality` (docs/api/image-conversion.md). An unknown one is an error."""
 
 
+class WebhookSubscription(RequestBody):
+    url: str
+    """URL that gets a POST request with a JSON body. Signed as in Standard Webhooks if `WEBHOOK_SECRET` is
+    set."""
+    events: list[NotifiedEvent] | None = Field(None, min_length=1)
+    """Events to send. Default for a run: all of its ends; for a batch: `batch.completed`, when all its runs
+    have ended. In a batch, `run.…` events are sent for each run."""
+
+
 class OneRun(RequestBody):
     ssh_connection: str | None = None
     """The target: the ssh command of the provider, `user@host:port`, `ssh://…`, the name of an instance,
@@ -131,6 +141,8 @@ class OneRun(RequestBody):
     comfy_org_api_key: str | None = Field(None, max_length=LONGEST_API_KEY)
     """API key for nodes that call a service of Comfy.org. Sent with the prompt; not part of any record or
     response; deleted when ComfyUI has accepted the prompt or the run has ended."""
+    webhook: str | WebhookSubscription | None = None
+    """URL that is notified of the end of the run. Not taken over by `again`. Details: docs/api/webhooks.md"""
 
 
 class RunOrder(OneRun):
@@ -142,6 +154,48 @@ class RunOrder(OneRun):
     again: str | None = None
     """Id of an earlier run. Fields that are missing in this body are taken from that run; `inputs` are merged
     by name."""
+
+
+class CustomRunBody(RequestBody):
+    """The `input` of a custom workflow, and fields of `execute`, which describes them. Unknown fields are
+    refused."""
+
+    input: dict[str, Any] | None = None
+    """Values of its parameters; `GET` of the same path describes them."""
+    ssh_connection: str | None = None
+    """The target, as for `execute`. Default: `any`."""
+    workflow_name: str | None = None
+    """Display name. Default: the name of the custom workflow."""
+    input_images: list[str] | None = None
+    seed_mode: SeedMode | None = None
+    output_dir: str | None = None
+    comfyui_port: Port | None = None
+    comfyui_input_dir: str | None = None
+    comfyui_output_dir: str | None = None
+    include_previews: bool | None = None
+    priority: int | None = Field(None, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
+    comfy_org_api_key: str | None = Field(None, max_length=LONGEST_API_KEY)
+    webhook: str | WebhookSubscription | None = None
+
+
+class CustomWorkflow(ResponseBody):
+    name: str
+    kind: Literal["json", "python", "javascript", "typescript"]
+    summary: str | None
+    description: str | None
+    input_schema: dict[str, Any] | None
+    """JSON Schema of `input`; null if the file cannot be used."""
+    trouble: str | None
+    """Why the file cannot be used; null if it can."""
+
+
+class CustomWorkflowsResponse(Success):
+    workflows: list[CustomWorkflow]
+    """Sorted by name."""
+
+
+class CustomWorkflowResponse(Success):
+    workflow: CustomWorkflow
 
 
 class WorkflowToInspect(RequestBody):
@@ -322,6 +376,22 @@ class RunFields(ResponseBody):
     live_preview: LivePreview | None
 
 
+class Notification(ResponseBody):
+    """The state of a webhook of a run or batch."""
+
+    url: str
+    """Without password and query."""
+    events: list[NotifiedEvent]
+    status: Literal["expected", "waiting", "delivered", "given_up", "not_requested", "unknown"]
+    """`expected` before the end; `waiting` until it is delivered or given up; `not_requested` if the run
+    ended in a way that is not among `events`; `unknown` after the record of the delivery was removed."""
+    message: str | None
+    """Why the last attempt failed; null if it did not."""
+    webhook_id: str | None
+    """Id of the delivery, for `/comfyui/webhooks/<webhook_id>`."""
+    next_attempt_at: datetime | None
+
+
 class RunProgress(RunFields):
     """The progress of one run."""
 
@@ -334,6 +404,8 @@ class RunProgress(RunFields):
     """Information that needs no action."""
     instance_reason: str | None
     """Why this instance was chosen."""
+    webhook: Notification | None
+    """State of the webhook that was requested for this run."""
 
 
 class RunLine(RunFields):
@@ -554,6 +626,9 @@ class BatchBody(OneRun):
     """`continue` (default), or `stop`: if a run fails, the waiting runs are cancelled."""
     stagger_s: float | None = Field(0, ge=0, le=LONGEST_STAGGER_S)
     """Minimum time between the starts of two runs, in seconds."""
+    webhook: str | WebhookSubscription | None = None
+    """URL that is notified of the end of the batch, and of the ends of its runs if `events` has them.
+    Details: docs/api/webhooks.md"""
 
 
 class BatchRun(OneRun):
@@ -633,6 +708,8 @@ class BatchProgress(BatchFields):
     """The first 20 runs that failed."""
     notices: list[BatchNotice]
     """Information about the results of the runs; at most 20 different ones."""
+    webhook: Notification | None
+    """State of the webhook that was requested for this batch."""
 
 
 class RunsResponse(Success):

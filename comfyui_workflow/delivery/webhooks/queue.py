@@ -22,6 +22,10 @@ class DeliveryQueue:
         """Server of each delivery that a thread is handling, by delivery id."""
 
     @property
+    def waiting_count(self) -> int:
+        return len(self._waiting)
+
+    @property
     def is_idle(self) -> bool:
         return not self._claimed
 
@@ -78,12 +82,15 @@ class DeliveryQueue:
         return (min(times) - at).total_seconds() if times else None
 
     def remove_old(self, at: datetime, kept_s: float) -> list[str]:
-        """Removes deliveries that ended more than `kept_s` seconds ago, and returns their ids."""
+        """Removes deliveries that ended more than `kept_s` seconds ago, and ended ones that are not kept.
+        Returns their ids."""
         limit = at - timedelta(seconds=kept_s)
         old = [
             delivery_id
             for delivery_id, delivery in self._known.items()
-            if delivery.ended_at and delivery.ended_at < limit and not self.is_claimed(delivery_id)
+            if delivery.ended_at
+            and (delivery.ended_at < limit or not delivery.is_kept)
+            and not self.is_claimed(delivery_id)
         ]
         for delivery_id in old:
             del self._known[delivery_id]

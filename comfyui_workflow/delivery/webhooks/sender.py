@@ -51,6 +51,8 @@ class OutboxOptions:
     """Time since the webhook was added (or resent) after which it is given up."""
     kept_s: float = 604_800
     """Time since it was delivered or given up after which a webhook is removed."""
+    own_urls: frozenset[str] = frozenset()
+    """URLs of the operator, which may have private addresses."""
     signing_key: bytes | None = field(default=None, repr=False)
     """Key of signed webhooks (`standard.signing_key`). None: their signature is left out."""
 
@@ -65,6 +67,7 @@ class Outbox:
         options: OutboxOptions | None = None,
         clock: Callable[[], datetime] = now,
     ) -> None:
+        self._own_client = GuardedClient(may_reach_private=True)
         self._store = store
         self._client = client
         self._options = options or OutboxOptions()
@@ -103,9 +106,11 @@ class Outbox:
         delivery_id: str | None = None,
         *,
         message_id: str | None = None,
+        is_kept: bool = True,
     ) -> Delivery:
         """Adds a webhook. It is on disk before this returns. A known `delivery_id` is not added again. With a
         `message_id`, each attempt is signed, and the receiver gets this id as `webhook-id`.
+        `is_kept`: listed for `kept_s` after it has ended.
 
         A URL that is not allowed is not refused here, but in each attempt: the run has already ended, and the
         failed delivery should be visible in the list. Raises: StoreError; then nothing was added."""
@@ -114,7 +119,9 @@ class Outbox:
         if known is not None:
             return known
         content = compact_json(body)
-        delivery = new_delivery(url, run_id, len(content), self._clock(), delivery_id, message_id=message_id)
+        delivery = new_delivery(
+            url, run_id, len(content), self._clock(), delivery_id, message_id=message_id, is_kept=is_kept
+        )
         self._store.add(delivery, content)
         with self._changed:
             self._queue.keep(delivery)
@@ -130,6 +137,11 @@ class Outbox:
         """Returns deliveries, newest first: those older than `before`, of one run if `run_id` is given."""
         with self._changed:
             return self._queue.newest(limit, before, run_id)
+
+    def waiting_count(self) -> int:
+        """Returns the number of webhooks that are to be sent."""
+        with self._changed:
+            return self._queue.waiting_count
 
     def resend(self, delivery_id: str) -> Delivery:
         """Sends a webhook again, or a waiting one at once. A delivered webhook can also be sent again.
@@ -193,7 +205,8 @@ class Outbox:
         try:
             content = self._store.content(delivery.delivery_id)
             headers = {"Content-Type": "application/json", **self._message_headers(delivery, content)}
-            status = self._client.post(delivery.url, content, headers, self._options.timeout_s)
+            client = self._own_client if delivery.url in self._options.own_urls else self._client
+            status = client.post(delivery.url, content, headers, self._options.timeout_s)
         except (UrlRefused, WebError, StoreError) as error:
             trouble = str(error)
         except Exception as error:

@@ -1,0 +1,65 @@
+"""Custom workflows of each kind, run over a real SSH server, with the Python client."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from comfyui_workflow.client.server import WorkflowServer
+from tests.foreign_client import INSTALLED
+from tests.instance import Instance
+from tests.integration.graphs import loaded, painted
+from tests.server_process import ServerProcess
+from tests.services.custom_files import COMMON_JS, PYTHON, install_npm_packages, write
+
+SAVED_JS = COMMON_JS.replace(
+    "return {",
+    'return { "2": { class_type: "SaveImage", inputs: { images: ["1", 0], filename_prefix: "js" } },',
+).replace("height: input.size", "height: input.size, batch_size: 1, color: 1")
+
+
+def test_each_kind_makes_its_picture(
+    make_server: Callable[..., ServerProcess], instance: Instance, tmp_path: Path
+) -> None:
+    directory = tmp_path / "workflows"
+    size = {"size": {"input": ["1.width", "1.height"]}}
+    write(directory, "declared.json", json.dumps({"workflow": painted(1), "parameters": size}))
+    write(
+        directory,
+        "typed.py",
+        PYTHON.replace('"height": request.size', '"height": request.size, "batch_size": 1, "color": 1'),
+    )
+    names = {"declared": {"size": 48}, "typed": {"text": "x", "size": 48}}
+    if (INSTALLED / "workflow_javascript" / ".pinned").exists():
+        install_npm_packages(directory)
+        write(directory, "compiled.js", SAVED_JS)
+        names["compiled"] = {"size": 48}
+    server = make_server(workflow_dir=directory)
+    with WorkflowServer(server.url.removesuffix("/comfyui/workflow")) as client:
+        assert {each.name for each in client.custom_workflows()} == set(names)
+        for name, values in names.items():
+            started = client.run_custom(
+                name, input=values, ssh_connection=instance.ssh_string, output_dir=tmp_path / name
+            )
+            (output,) = client.wait(started.workflow_id, timeout_s=60).outputs
+            assert Image.open(str(output.local_path)).size == (48, 48)
+
+
+def test_a_local_file_is_uploaded(
+    make_server: Callable[..., ServerProcess], instance: Instance, tmp_path: Path
+) -> None:
+    directory = tmp_path / "workflows"
+    photo = {"photo": {"input": "1.image", "type": "file", "required": True}}
+    write(directory, "copy.json", json.dumps({"workflow": loaded("a.png"), "parameters": photo}))
+    Image.new("RGB", (7, 5)).save(tmp_path / "mine.png")
+    server = make_server(workflow_dir=directory)
+    with WorkflowServer(server.url.removesuffix("/comfyui/workflow")) as client:
+        started = client.run_custom(
+            "copy",
+            input={"photo": tmp_path / "mine.png"},
+            ssh_connection=instance.ssh_string,
+            output_dir=tmp_path / "here",
+        )
+        (output,) = client.wait(started.workflow_id, timeout_s=60).outputs
+        assert Image.open(str(output.local_path)).size == (7, 5)
