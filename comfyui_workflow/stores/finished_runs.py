@@ -3,6 +3,8 @@
 from array import array
 from datetime import UTC, datetime
 from math import isnan, nan
+from operator import attrgetter
+from typing import Any
 
 from comfyui_workflow.runs.model import Stay
 from comfyui_workflow.stores.sorted_ids import SortedIds
@@ -19,6 +21,8 @@ TEXTS = (
 )
 NUMBERS = ("prompt_s", "price_per_hour", "gpu_s")
 TIMES = ("start_time", "end_time")
+_texts_of, _numbers_of, _times_of = attrgetter(*TEXTS), attrgetter(*NUMBERS), attrgetter(*TIMES)
+_BATCH = TEXTS.index("batch_id")
 _NO_ROW = -1
 
 
@@ -29,8 +33,10 @@ class FinishedRuns:
         self._ids = ids
         self._rows = array("q", [_NO_ROW]) * len(ids)
         self._texts = Texts()
-        self._text_columns = {name: array("L") for name in TEXTS}
-        self._number_columns = {name: array("d") for name in (*NUMBERS, *TIMES)}
+        self._columns: tuple[array[Any], ...] = (
+            *(array("L") for _ in TEXTS),
+            *(array("d") for _ in (*NUMBERS, *TIMES)),
+        )
         self._stays: dict[int, tuple[Stay, ...]] = {}
         """By row. Most runs have none."""
 
@@ -45,43 +51,39 @@ class FinishedRuns:
     def batch_id(self, position: int) -> str | None:
         """Returns the batch of a finished run."""
         row = self._rows[position]
-        return None if row == _NO_ROW else self._texts[self._text_columns["batch_id"][row]]
+        return None if row == _NO_ROW else self._texts[self._columns[_BATCH][row]]
 
     def set(self, position: int, keys: SummaryKeys) -> None:
-        row = self._rows[position]
+        row, stored = self._rows[position], self._encode(keys)
         if row == _NO_ROW:
-            row = self._rows[position] = self._append_row()
-        self._write(row, keys)
+            row = self._rows[position] = len(self._columns[0])
+            for column, value in zip(self._columns, stored, strict=True):
+                column.append(value)
+        else:
+            for column, value in zip(self._columns, stored, strict=True):
+                column[row] = value
+            self._stays.pop(row, None)
+        if keys.stays:
+            self._stays[row] = keys.stays
 
     def remove(self, position: int) -> None:
         """The row stays unused: few runs continue after their end."""
         self._rows[position] = _NO_ROW
 
-    def _append_row(self) -> int:
-        for texts in self._text_columns.values():
-            texts.append(0)
-        for numbers in self._number_columns.values():
-            numbers.append(nan)
-        return len(self._text_columns["status"]) - 1
-
-    def _write(self, row: int, keys: SummaryKeys) -> None:
-        for name, texts in self._text_columns.items():
-            texts[row] = self._texts.number(getattr(keys, name))
-        for name in NUMBERS:
-            number = getattr(keys, name)
-            self._number_columns[name][row] = nan if number is None else number
-        for name in TIMES:
-            time = getattr(keys, name)
-            self._number_columns[name][row] = nan if time is None else time.timestamp()
-        self._stays.pop(row, None)
-        if keys.stays:
-            self._stays[row] = keys.stays
+    def _encode(self, keys: SummaryKeys) -> tuple[float, ...]:
+        """Returns the value for each column."""
+        texts = map(self._texts.number, _texts_of(keys))
+        numbers = [nan if number is None else number for number in _numbers_of(keys)]
+        times = [nan if time is None else time.timestamp() for time in _times_of(keys)]
+        return (*texts, *numbers, *times)
 
     def _read(self, run_id: str, row: int) -> SummaryKeys:
-        texts = {name: self._texts[column[row]] for name, column in self._text_columns.items()}
-        numbers = {name: _number(self._number_columns[name][row]) for name in NUMBERS}
-        times = {name: _time(self._number_columns[name][row]) for name in TIMES}
-        return SummaryKeys(run_id=run_id, stays=self._stays.get(row, ()), **texts, **numbers, **times)  # type: ignore[arg-type]
+        values = [column[row] for column in self._columns]
+        texts, numbers = values[: len(TEXTS)], values[len(TEXTS) : -len(TIMES)]
+        fields: dict[str, Any] = dict(zip(TEXTS, map(self._texts.__getitem__, texts), strict=True))
+        fields |= zip(NUMBERS, (None if isnan(each) else each for each in numbers), strict=True)
+        fields |= zip(TIMES, map(_time, values[-len(TIMES) :]), strict=True)
+        return SummaryKeys(run_id=run_id, stays=self._stays.get(row, ()), **fields)
 
 
 class Texts:
@@ -101,9 +103,5 @@ class Texts:
         return number
 
 
-def _number(value: float) -> float | None:
-    return None if isnan(value) else value
-
-
-def _time(value: float) -> datetime | None:
-    return None if isnan(value) else datetime.fromtimestamp(value, UTC)
+def _time(timestamp: float) -> datetime | None:
+    return None if isnan(timestamp) else datetime.fromtimestamp(timestamp, UTC)

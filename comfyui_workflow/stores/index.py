@@ -72,16 +72,17 @@ class RunIndex:
             known.update((keys.run_id, keys) for keys in found)
             self._ids = SortedIds(itertools.chain(self._ids, known))
             self._finished = FinishedRuns(self._ids)
+            self._index = _Index()
             batches = defaultdict[str, list[str]](list)
             for position, run_id in enumerate(self._ids):
                 keys = known.get(run_id)
                 if keys is not None:
                     self._finished.set(position, keys)
+                    self._index.add(position, keys)
                 batch_id = self._unfinished.get(run_id) if keys is None else keys.batch_id
                 if batch_id is not None:
                     batches[batch_id].append(run_id)
             self._batches = {batch_id: SortedIds(ids) for batch_id, ids in batches.items()}
-            self._build_index()
             self._ids_by_key = _newest_by_key(self._ids)
 
     def end(self, keys: SummaryKeys) -> None:
