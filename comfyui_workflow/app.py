@@ -77,6 +77,7 @@ from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.worker_refresh import refresher
+from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.notifications import RunNotifier, RunNotifierTools
 from comfyui_workflow.services.path_policy import PathPolicy
@@ -407,7 +408,8 @@ def create_parts(
         outbox=outbox,
         notifier=notifier,
         instances=instances,
-        models=ModelService(base.sessions),
+        models=ModelService(base.sessions, download_rules(settings)),
+        model_downloads=ModelDownloads(base.sessions, download_rules(settings)),
         inspector=ValidationService(
             base.sessions,
             ModelOffers(download_rules(settings), base.web),
@@ -456,6 +458,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
             stop=partial(instances.monitors.close, WATCH_STOP_S),
         ),
         Component(name="sessions", stop=base.sessions.close),
+        Component(name="model downloads", stop=parts.model_downloads.stop),
         Component(name="late copies", stop=made.copies.stop),
         Component(name="runs", start=made.resumption.start, stop=partial(made.executor.stop, POLITE_STOP_S)),
         Component(name="webhooks", start=parts.outbox.start, stop=partial(parts.outbox.stop, OUTBOX_STOP_S)),

@@ -22,6 +22,7 @@ from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.custom_workflows.service import CustomWorkflows
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.service import JobService
+from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.notifications import RunNotifier
 from comfyui_workflow.services.path_policy import PathPolicy
@@ -46,6 +47,7 @@ class ApiServices:
     instances: InstanceServices
     inspector: ValidationService
     models: ModelService
+    model_downloads: ModelDownloads
     live_view: LiveProgress
     files: PathPolicy
     uploads: Uploads

@@ -24,7 +24,7 @@ from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.parsing.storage_urls import is_storage_url
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, expand_rows
-from comfyui_workflow.runs.credentials import RequestSecrets, read_credentials, secret_urls, without_secrets
+from comfyui_workflow.runs.credentials import RequestSecrets, read_credentials, without_secrets
 from comfyui_workflow.runs.image_conversion import ImageConversion, InvalidConversion, read_conversion
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.notification import RUN_EVENTS, NotifiedEvent, WebhookOrder
@@ -146,7 +146,7 @@ class OrderReader:
         api_key = _checked_key(text(body, "comfy_org_api_key") or key_in_workflow)
         images, downloads = self._images(body)
         upload = _upload(body)
-        secrets = _secrets(body, upload)
+        secrets = _secrets(body, upload, downloads)
         self.urls.check(upload.target, secrets)
         inputs = _with_local_paths(_inputs(body, workflow), body, downloads)
         target = self._target(ssh_connection)
@@ -421,7 +421,7 @@ class _Workflows:
             raise InvalidRequest("workflow_file is required")
         if is_storage_url(workflow_file):
             if workflow_file not in self._by_path:
-                secrets = _secrets(body, ReadUpload())
+                secrets = _secrets(body)
                 self._by_path[workflow_file] = self._urls.read_workflow(workflow_file, secrets)
             return without_secrets(workflow_file), self._by_path[workflow_file]
         if workflow_file not in self._by_path:
@@ -490,19 +490,29 @@ def _upload(body: dict[str, Any]) -> ReadUpload:
     return upload
 
 
-def _secrets(body: dict[str, Any], upload: ReadUpload) -> RequestSecrets:
+def _secrets(
+    body: dict[str, Any], upload: ReadUpload | None = None, downloads: tuple[InputDownload, ...] = ()
+) -> RequestSecrets:
     """Returns what must not be in a record: `credentials`, and the URLs that are secrets."""
-    images = [each for each in _texts(body, "input_images", "file paths or URLs") if is_storage_url(each)]
-    urls = {**secret_urls(images), **upload.urls}
-    return RequestSecrets(credentials=read_credentials(body.get("credentials")), urls=urls)
+    urls = _urls_of(body, downloads).items()
+    inputs = {each.path: url for url, each in urls if each.url != url}
+    return RequestSecrets(
+        credentials=read_credentials(body.get("credentials")),
+        urls={**inputs, **(upload.urls if upload else {})},
+    )
+
+
+def _urls_of(body: dict[str, Any], downloads: tuple[InputDownload, ...]) -> dict[str, InputDownload]:
+    """Returns the downloads by their complete URLs in `input_images`."""
+    images = dict.fromkeys(_texts(body, "input_images", "file paths or URLs"))
+    return dict(zip((each for each in images if is_storage_url(each)), downloads, strict=False))
 
 
 def _with_local_paths(
     inputs: dict[str, Any], body: dict[str, Any], downloads: tuple[InputDownload, ...]
 ) -> dict[str, Any]:
     """Replaces values that are URLs of `input_images` by the local paths of these files."""
-    urls = [each for each in dict.fromkeys(body.get("input_images") or []) if is_storage_url(each)]
-    paths = dict(zip(urls, (each.path for each in downloads), strict=True))
+    paths = {url: each.path for url, each in _urls_of(body, downloads).items()}
     return {
         name: paths.get(value, value) if isinstance(value, str) else value for name, value in inputs.items()
     }

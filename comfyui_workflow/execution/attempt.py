@@ -251,6 +251,7 @@ class RunAttempt:
             self.session,
             run.graph,
             run.request,
+            secrets=self.journal.url_secrets(run.run_id),
             stop=self.abort,
             say=lambda message: self._announce(Phase.PROVISIONING, message),
             transfer=transfer,

@@ -105,3 +105,5 @@ class InputPrefetcher:
             self._executor.start(run_id)
         except RunNotFound as error:
             log.debug("%s", error)
+        except Exception:  # the thread must go on, for the other runs
+            log.exception("%s: internal error", run_id)

@@ -47,7 +47,8 @@ class StorageSteps:
             path = Path(each.path)
             with live.transfer(Direction.DOWNLOAD, path.name, downloads.stop) as report:
                 try:
-                    self.getter.get(each.url, path, secrets, report=report, stop=downloads.stop)
+                    own = secrets.of_download(each.url, each.path)
+                    self.getter.get(each.url, path, own, report=report, stop=downloads.stop)
                 except (StorageError, UrlRefused) as error:
                     raise InputNotDownloaded(
                         f"Input {path.name} could not be downloaded: {error}", is_transient=error.is_transient

@@ -15,6 +15,7 @@ from comfyui_workflow.errors import ConnectionFailed, ProvisionFailed, Provision
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.provisioning.sizes import duration_text, size_text
+from comfyui_workflow.runs.credentials import NO_SECRETS, RequestSecrets
 from comfyui_workflow.ssh.connection import Connection
 from comfyui_workflow.workflows.model_sources import key_of_url
 
@@ -25,7 +26,7 @@ _RECENT_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class WantedFile:
-    """`directory` is an absolute path on the instance; `name` is below it."""
+    """`directory` is an absolute path on the instance; `name` is below it. `url` has no secrets."""
 
     url: str
     directory: str
@@ -62,7 +63,13 @@ OnProgress = Callable[[Progress], None]
 
 
 def download(
-    connection: Connection, wanted: WantedFile, rules: DownloadRules, *, stop: CancelToken, report: OnProgress
+    connection: Connection,
+    wanted: WantedFile,
+    rules: DownloadRules,
+    *,
+    secrets: RequestSecrets = NO_SECRETS,
+    stop: CancelToken,
+    report: OnProgress,
 ) -> PlacedFile:
     """Returns when the file is complete, checked and in its place. Several callers may want one file: it is
     downloaded once.
@@ -72,9 +79,10 @@ def download(
     refusal = rules.refusal(wanted.url, wanted.name)
     if refusal is not None:
         raise ProvisionFailed(f"{shown(wanted.name)} is not downloaded: {refusal}")
+    signed = rules.signed(wanted.url, secrets)
     request = {
-        "url": wanted.url,
-        "headers": rules.headers(wanted.url),
+        "url": signed.url,
+        "headers": dict(signed.headers),
         "hosts": rules.origins,
         "directory": wanted.directory,
         "name": wanted.name,

@@ -5,7 +5,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from comfyui_workflow.errors import ProvisionFailed
-from comfyui_workflow.parsing.untrusted import shown
+from comfyui_workflow.parsing.untrusted import is_safe_name, shown
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.model_sources import LackingModel, is_safe_path
 
 _NOT_FOR_MODELS = frozenset({"custom_nodes"})
@@ -22,7 +23,8 @@ class ModelFolders:
         input_dir: str | None,
         names_in: Callable[[str], Sequence[Any]],
     ) -> None:
-        """`told`: directories by kind. `names_in` returns the models of a kind that ComfyUI lists."""
+        """`told`: directories by kind. `names_in` returns the models of a kind that ComfyUI lists, and the
+        kinds for ''."""
         self._told = told
         self._input_dir = input_dir
         self._names_in = names_in
@@ -36,10 +38,19 @@ class ModelFolders:
                 f"Nothing tells into which folder {shown(lacking.name)} of node {lacking.node_id} "
                 f"({lacking.class_type}) belongs: put it there yourself"
             )
+        return self.directory_of(folder)
+
+    def directory_of(self, folder: str) -> str:
+        """Returns the absolute directory of a kind of model. Raises: ProvisionFailed."""
         if folder in _NOT_FOR_MODELS or not is_safe_path(folder):
             raise ProvisionFailed(f"{shown(folder)} is no folder for models")
         known = self._told.get(folder)
         return known[0] if known else str(self._base() / folder)
+
+    def kinds(self) -> list[str]:
+        """Returns ComfyUI's names of the kinds of models."""
+        known = set(self._told or filter(_is_name, self._names_in("")))
+        return sorted(known - _NOT_FOR_MODELS)
 
     def _folder_with(self, choices: Sequence[Any]) -> str | None:
         """Returns the kind whose models are the choices of an input."""
@@ -62,3 +73,17 @@ class ModelFolders:
         if self._input_dir is not None:
             return PurePosixPath(self._input_dir).parent / "models"
         raise ProvisionFailed("ComfyUI does not tell where its models are")
+
+
+def folders_of(session: ComfyUISession) -> ModelFolders:
+    """Raises: the errors of ComfyUI."""
+    client = session.client
+    return ModelFolders(
+        client.model_directories(),
+        session.directories().input_dir,
+        lambda kind: client.choices(f"/models/{kind}" if kind else "/models"),
+    )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and is_safe_name(value)

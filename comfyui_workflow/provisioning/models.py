@@ -14,9 +14,10 @@ from comfyui_workflow.provisioning.downloads import (
     download,
     progress_text,
 )
-from comfyui_workflow.provisioning.folders import ModelFolders
+from comfyui_workflow.provisioning.folders import folders_of
 from comfyui_workflow.provisioning.rules import DownloadRules, host_of
 from comfyui_workflow.provisioning.sizes import size_text
+from comfyui_workflow.runs.credentials import RequestSecrets
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import GraphRequest
@@ -47,6 +48,7 @@ class ModelProvisioner:
         graph: Graph,
         request: GraphRequest,
         *,
+        secrets: RequestSecrets,
         stop: CancelToken,
         say: Callable[[str], None],
         transfer: OpenTransfer,
@@ -63,7 +65,7 @@ class ModelProvisioner:
         sentences = []
         for each in wanted:
             with transfer(each.name) as on_bytes:
-                placed = self._download(session, each, stop, say, on_bytes)
+                placed = self._download(session, each, secrets=secrets, stop=stop, say=say, on_bytes=on_bytes)
             if not placed.existed:
                 sentences.append(
                     f"Downloaded {each.name} ({size_text(placed.size)}) from {host_of(each.url)} "
@@ -74,13 +76,7 @@ class ModelProvisioner:
 
     def _wanted(self, session: ComfyUISession, lacking: list[LackingModel]) -> list[WantedFile]:
         """Decides about all of them before the first one is downloaded. Raises: ProvisionFailed."""
-        client = session.client
-        folders = ModelFolders(
-            client.model_directories(),
-            session.directories().input_dir,
-            lambda kind: client.choices(f"/models/{kind}"),
-        )
-        wanted = []
+        folders, wanted = folders_of(session), []
         for each in lacking:
             source = each.source
             if source is None or not is_safe_path(each.name):
@@ -98,6 +94,8 @@ class ModelProvisioner:
         self,
         session: ComfyUISession,
         wanted: WantedFile,
+        *,
+        secrets: RequestSecrets,
         stop: CancelToken,
         say: Callable[[str], None],
         on_bytes: OnBytes,
@@ -113,4 +111,4 @@ class ModelProvisioner:
                 say(progress_text(wanted.name, progress))
 
         say(f"Downloading {wanted.name} on the instance, from {host_of(wanted.url)}")
-        return download(session.connection, wanted, self._rules, stop=stop, report=report)
+        return download(session.connection, wanted, self._rules, secrets=secrets, stop=stop, report=report)

@@ -22,6 +22,7 @@ from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_packs import LackingPack, NodePack, lacking_packs
 
 REGISTRY = "registry"
+NONE = "none"
 _PROGRAM = Path(__file__).with_name("packs_program.py")
 _LARGEST_ANSWER_BYTES = 1024 * 1024
 _TIMEOUT_S = 10.0
@@ -42,9 +43,12 @@ class PackRules:
     downloads: DownloadRules = field(default_factory=DownloadRules)
 
     def is_allowed(self, pack: NodePack) -> bool:
+        """A pack with an id is installed from the registry, so its id counts, not the repository that the
+        file claims."""
         known = {each.lower() for each in self.packs}
-        names = {each.lower() for each in (pack.registry_id, pack.repository) if each}
-        return ANY in known or bool(names & known) or (REGISTRY in known and pack.registry_id is not None)
+        if ANY in known or (REGISTRY in known and pack.registry_id is not None):
+            return True
+        return (pack.registry_id or pack.repository or "").lower() in known - {NONE, REGISTRY}
 
 
 @dataclass(frozen=True, kw_only=True)

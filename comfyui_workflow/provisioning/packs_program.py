@@ -14,13 +14,15 @@ pip; a restart goes on.
 
 How it works. ComfyUI's process is found by its command line; it tells the Python of its environment, into
 which requirements are installed. A pack is cloned into a directory beside its place, and renamed when it is
-complete. ComfyUI is restarted with its own command line, directory and environment, unless something else
-starts it again.
+complete; only one program at a time installs there. ComfyUI is restarted with its own command line, directory
+and environment, unless something else starts it again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -37,6 +39,8 @@ ALIVE_S = 5
 STOP_S = 20
 SUPERVISOR_S = 6
 """Time in which a supervisor starts an ended ComfyUI again."""
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""A network file system may have no locks."""
 NOT_SUPERVISORS = ("sh", "bash", "dash", "ash", "zsh", "tini", "dumb-init", "docker-init", "catatonit")
 """If only these are above ComfyUI, its end may be the end of the container."""
 
@@ -60,7 +64,7 @@ def main() -> None:
     for work in watchers:
         threading.Thread(target=work, daemon=True).start()
     try:
-        task = install if request["task"] == "install" else restart
+        task = install_alone if request["task"] == "install" else restart
         say({"done": task(request)})
     except Failed as error:
         say({"error": str(error)})
@@ -121,6 +125,30 @@ def find_comfyui(argv: list[str]) -> Process:
 
 
 # --- node packs
+
+
+def install_alone(request: dict[str, Any]) -> str:
+    """Waits while another program installs here, for another run or another server."""
+    directory = os.open(request["directory"], os.O_RDONLY)
+    try:
+        while not is_locked(directory):
+            say({"log": "waiting for another installation on this machine"})
+            time.sleep(1)
+        return install(request)
+    finally:
+        os.close(directory)
+
+
+def is_locked(directory: int) -> bool:
+    """Takes the lock of the directory. True if this program has it now, or the file system has no locks."""
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+    return True
 
 
 def install(request: dict[str, Any]) -> str:

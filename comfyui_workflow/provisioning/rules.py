@@ -2,8 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from comfyui_workflow.errors import ProvisionFailed, StorageError
+from comfyui_workflow.parsing.untrusted import shown
+from comfyui_workflow.runs.credentials import NO_SECRETS, Auth, RequestSecrets
+from comfyui_workflow.storage.base import SignedUrl
+from comfyui_workflow.storage.http import authenticated
 from comfyui_workflow.workflows.model_files import is_model
 
 ANY = "any"
@@ -39,9 +44,26 @@ class DownloadRules:
         is_allowed = any(each == ANY or _is_below(host, each) for each in self.hosts)
         problems = {"its URL contains a password": parts.username is not None}
         if origin_of(url) not in self.origins:
-            problems[f"{host} is not encrypted (https)"] = parts.scheme != "https"
+            named = f"{origin_of(url)} is not in COMFYUI_WORKFLOW_PROVISION_HOSTS"
+            problems[f"{host} is not encrypted (https), and {named}"] = parts.scheme != "https"
             problems[f"{host} is not in COMFYUI_WORKFLOW_PROVISION_HOSTS"] = not is_allowed
         return next((reason for reason, applies in problems.items() if applies), None)
+
+    def signed(self, url: str, secrets: RequestSecrets = NO_SECRETS) -> SignedUrl:
+        """Returns the URL as the instance asks for it, with the first of: a credential of the request, the
+        password in the URL, the token of the settings. Raises: ProvisionFailed."""
+        whole, auth = secrets.complete(url).partition("#")[0], secrets.auth_for(url)
+        parts = urlsplit(whole)
+        if parts.username is not None:
+            whole = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            password = Auth(kind="basic", name=unquote(parts.username), secret=unquote(parts.password or ""))
+            auth = auth or password
+        if auth is None:
+            return SignedUrl(url=whole, headers=self.headers(whole))
+        try:
+            return authenticated(whole, auth)
+        except StorageError as error:
+            raise ProvisionFailed(shown(error)) from error
 
     def headers(self, url: str) -> dict[str, str]:
         """Returns the headers with the token for this host. A token is sent encrypted only, except to an

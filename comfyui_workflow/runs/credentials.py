@@ -6,7 +6,7 @@ records, until the run no longer needs them.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -60,7 +60,7 @@ class RequestSecrets:
 
     credentials: tuple[Credential, ...] = field(default=(), repr=False)
     urls: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Complete URLs, by the URLs without their secrets."""
+    """Complete URLs, by the URLs without their secrets; those of inputs by the local paths of the files."""
 
     def __bool__(self) -> bool:
         return bool(self.credentials or self.urls)
@@ -74,6 +74,12 @@ class RequestSecrets:
     def complete(self, url: str) -> str:
         """Returns the URL with its secret parts."""
         return self.urls.get(url, url)
+
+    def of_download(self, url: str, path: str) -> "RequestSecrets":
+        """Returns the secrets for one input. Its complete URL is stored by its local path: URLs that differ
+        only in their secret parts (`?key=1`, `?key=2`) look the same without them."""
+        whole = self.urls.get(path)
+        return self if whole is None else RequestSecrets(credentials=self.credentials, urls={url: whole})
 
 
 NO_SECRETS = RequestSecrets()
@@ -105,11 +111,6 @@ def without_secrets(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, query if has_hidden else parts.query, ""))
 
 
-def secret_urls(urls: Sequence[str]) -> dict[str, str]:
-    """Returns the complete URLs by their shown forms, for those URLs that have secrets."""
-    return {shown: url for url in urls if (shown := without_secrets(url)) != url}
-
-
 def _is_harmless(name: str, value: str) -> bool:
     return name.lower() in _HARMLESS and len(value) <= _LONGEST_HARMLESS
 
@@ -138,7 +139,7 @@ def _credential(given: object, where: str) -> Credential:
     if not isinstance(given, dict):
         raise InvalidRequest(f"{where} must be an object with url_pattern and auth")
     pattern = given.get("url_pattern")
-    if not isinstance(pattern, str) or not 0 < len(pattern) <= LONGEST_PATTERN:
+    if not isinstance(pattern, str) or not pattern.isprintable() or not 0 < len(pattern) <= LONGEST_PATTERN:
         raise InvalidRequest(f"{where}.url_pattern must be a text of at most {LONGEST_PATTERN} characters")
     return Credential(url_pattern=pattern, auth=read_auth(given.get("auth"), f"{where}.auth"))
 

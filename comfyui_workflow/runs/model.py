@@ -18,6 +18,7 @@ from comfyui_workflow.runs.status import is_run_id as is_run_id
 from comfyui_workflow.runs.target import InstanceId, Target, address_of
 from comfyui_workflow.runs.upload_target import (
     INPUT_NOT_DOWNLOADED,
+    MODEL_NOT_DOWNLOADED,
     UPLOAD_FAILED,
     InputDownload,
     UploadTarget,
@@ -365,7 +366,8 @@ class Run:
 
 def needs_url_secrets(run: Run) -> bool:
     """True while a step of the run, or of its retry, uses credentials for URLs."""
-    return not run.is_finished or run.error_code in (UPLOAD_FAILED, INPUT_NOT_DOWNLOADED)
+    failures = (UPLOAD_FAILED, INPUT_NOT_DOWNLOADED, MODEL_NOT_DOWNLOADED)
+    return not run.is_finished or run.error_code in failures
 
 
 def seconds_here(gpu_s: float, stays: tuple[Stay, ...]) -> float:

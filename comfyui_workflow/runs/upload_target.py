@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from comfyui_workflow.errors import InputNotDownloaded, InvalidRequest, UploadFailed
+from comfyui_workflow.errors import InputNotDownloaded, InvalidRequest, ProvisionFailed, UploadFailed
 from comfyui_workflow.runs.credentials import without_secrets
 
 AZURE_SUFFIX = ".blob.core.windows.net"
@@ -21,6 +21,8 @@ UPLOAD_FAILED = UploadFailed.code
 """Error code of a run whose outputs are on this machine, but could not be uploaded."""
 INPUT_NOT_DOWNLOADED = InputNotDownloaded.code
 """Error code of a run that was not submitted, because an input could not be downloaded from its URL."""
+MODEL_NOT_DOWNLOADED = ProvisionFailed.code
+"""Error code of a run that was not submitted, because the instance could not get what the workflow needs."""
 LONGEST_PREFIX = 900
 """Bytes. A key of S3 has at most 1024."""
 

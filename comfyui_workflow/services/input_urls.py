@@ -1,10 +1,14 @@
 """Files of requests that are given by URL: inputs, which are downloaded when their run starts, and workflows,
 which are downloaded at once."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from comfyui_workflow.concurrency import CancelToken
-from comfyui_workflow.errors import InvalidGraph, InvalidRequest, StorageError, UrlRefused
+from comfyui_workflow.errors import InvalidGraph, InvalidRequest, Stopped, StorageError, UrlRefused
 from comfyui_workflow.runs.credentials import RequestSecrets, without_secrets
 from comfyui_workflow.runs.upload_target import InputDownload, UploadTarget, check_storage_url, name_of_url
 from comfyui_workflow.services.uploads import Uploads
@@ -14,6 +18,8 @@ from comfyui_workflow.workflows.input_formats import GivenWorkflow, read_given_s
 
 LARGEST_WORKFLOW_BYTES = 256 * 1024 * 1024
 """A workflow may be inside of a picture or a video."""
+LONGEST_DOWNLOAD_S = 120.0
+"""A request waits for its workflow, and occupies a thread of the server meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +53,11 @@ class UrlInputs:
         check_storage_url(url)
         shown = without_secrets(url)
         try:
-            path = self.cache.fetch(url, secrets, report=_check_size, stop=CancelToken())
+            with _time_limit() as stop:
+                path = self.cache.fetch(url, secrets, report=partial(_check_size, stop), stop=stop)
             with path.open("rb") as file:
                 return read_given_stream(file)
-        except StorageError as error:
+        except (StorageError, Stopped) as error:
             raise InvalidRequest(f"Workflow file could not be downloaded: {error}") from error
         except OSError as error:
             raise InvalidRequest(f"Workflow file cannot be read: {shown} ({error.strerror})") from error
@@ -58,7 +65,23 @@ class UrlInputs:
             raise InvalidGraph(f"Failed to parse workflow: {shown} is not JSON ({error})") from error
 
 
-def _check_size(done_bytes: int, total_bytes: int) -> None:
+@contextmanager
+def _time_limit() -> Iterator[CancelToken]:
+    """Yields a token that is cancelled when the time of a download is over."""
+    stop = CancelToken()
+    timer = threading.Timer(
+        LONGEST_DOWNLOAD_S, stop.cancel, [f"it takes longer than {LONGEST_DOWNLOAD_S:g} s"]
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield stop
+    finally:
+        timer.cancel()
+
+
+def _check_size(stop: CancelToken, done_bytes: int, total_bytes: int) -> None:
+    stop.check()
     if max(done_bytes, total_bytes) > LARGEST_WORKFLOW_BYTES:
         raise InvalidRequest(
             f"Workflow file is larger than {LARGEST_WORKFLOW_BYTES // 1024**2} MB, the most that this server "

@@ -14,7 +14,7 @@ from comfyui_workflow.errors import StorageError
 from comfyui_workflow.runs.credentials import RequestSecrets
 from comfyui_workflow.runs.upload_target import AZURE_SUFFIX, UploadTarget
 from comfyui_workflow.storage.base import Report, SignedUrl, no_report
-from comfyui_workflow.storage.http import authenticated, storage_error
+from comfyui_workflow.storage.http import authenticated, said_by_library, storage_error
 
 INSTALL = "Azure Blob Storage needs a library that is not installed: pip install 'comfyui-over-ssh[azure]'"
 INSTALL_IDENTITY = (
@@ -199,9 +199,9 @@ def _telling(url: str) -> Iterator[None]:
     try:
         yield
     except HttpResponseError as error:
-        reason = " ".join((error.reason or error.message or "").split())
+        reason = said_by_library(error.reason or error.message or "")
         raise storage_error(f"{shown}: {reason}", error.status_code) from error
     except AzureError as error:
-        raise storage_error(f"{shown}: {' '.join(str(error.message).split())[:300]}", None) from error
+        raise storage_error(f"{shown}: {said_by_library(error.message)}", None) from error
     except (OSError, ValueError) as error:
-        raise StorageError(f"{shown}: {str(error)[:300]}") from error
+        raise StorageError(f"{shown}: {said_by_library(error)}") from error

@@ -148,8 +148,15 @@ class DownloadCache:
         return True
 
     def _lead(self, flight: _Flight, name: str, url: str, secrets: RequestSecrets, report: Report) -> Path:
+        gives_up = False
+
         def tell(done_bytes: int, total_bytes: int) -> None:
-            report(done_bytes, total_bytes)
+            nonlocal gives_up
+            try:
+                report(done_bytes, total_bytes)
+            except WorkflowError:
+                gives_up = True
+                raise
             if abs(done_bytes - flight.done_bytes) >= REPORTED_EVERY_BYTES or done_bytes == total_bytes:
                 with self._changed:
                     flight.done_bytes, flight.total_bytes = done_bytes, total_bytes
@@ -160,7 +167,7 @@ class DownloadCache:
             path = self._bring(name, url, secrets, tell)
             error = None
         except WorkflowError as trouble:
-            error = trouble
+            error = error if gives_up else trouble  # its limits are not those of the others
             raise
         finally:
             with self._changed:
@@ -282,7 +289,7 @@ def _use(path: Path) -> None:
 def _place(cached: Path, path: Path) -> None:
     """Makes the file known under a second name, complete and flushed. Raises: FileNotFoundError if the cache
     has it no more; StoreError."""
-    part = path.with_name(f".{path.name}.{threading.get_ident()}.new")
+    part = path.with_name(f".{threading.get_ident()}.new")  # short: a name has at most 255 bytes
     try:
         made = [each for each in path.parents if not each.exists()]
         for directory in reversed(made):

@@ -1,5 +1,6 @@
 """Plain web servers: downloads that can be resumed, and uploads with PUT."""
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -146,6 +147,11 @@ def authenticated(url: str, auth: Auth | None) -> SignedUrl:
             return SignedUrl(url=f"{before}{joint}{added}{mark}{after}")
         case _:
             raise StorageError(f"The credentials of type {auth.kind} are not for {without_secrets(url)}")
+
+
+def said_by_library(text: object) -> str:
+    """Returns the text of an error on one line, without the queries of URLs: they may be signatures."""
+    return re.sub(r"(://[^\s?]*)\?[^\s)\"'>]*", r"\1?...", " ".join(str(text).split()))[:300]
 
 
 def storage_error(message: str, status: int | None) -> StorageError:

@@ -14,7 +14,7 @@ from comfyui_workflow.errors import StorageError, StorageUnavailable
 from comfyui_workflow.runs.credentials import RequestSecrets
 from comfyui_workflow.runs.upload_target import HUGGING_FACE, UploadTarget, hugging_face_url
 from comfyui_workflow.storage.base import Report, SignedUrl, no_report
-from comfyui_workflow.storage.http import authenticated, storage_error
+from comfyui_workflow.storage.http import authenticated, said_by_library, storage_error
 
 INSTALL = "Hugging Face needs a library that is not installed: pip install 'comfyui-over-ssh[huggingface]'"
 NO_TOKEN = "This server has no token of Hugging Face, which an upload needs: set HF_TOKEN"  # noqa: S105 - a sentence
@@ -104,9 +104,9 @@ def _telling(url: str) -> Iterator[None]:
         status = getattr(getattr(error, "response", None), "status_code", None)
         raise storage_error(f"{url}: {_reason(error, status)}", status) from error
     except ValueError as error:
-        raise StorageError(f"{url}: {str(error)[:300]}") from error
+        raise StorageError(f"{url}: {said_by_library(error)}") from error
     except (OSError, RuntimeError) as error:  # its native code raises these for all errors of the network
-        raise StorageUnavailable(f"{url}: {str(error)[:300]}") from error
+        raise StorageUnavailable(f"{url}: {said_by_library(error)}") from error
 
 
 def _reason(error: Exception, status: int | None) -> str:
@@ -115,4 +115,4 @@ def _reason(error: Exception, status: int | None) -> str:
         return f"Hugging Face cannot be reached ({type(error).__name__})"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = re.sub(r"\s*\(Request ID:.*?\)", "", lines[-1]) if lines else ""
-    return f"Hugging Face answers with status {status}: {last[:300]}"
+    return f"Hugging Face answers with status {status}: {said_by_library(last)}"

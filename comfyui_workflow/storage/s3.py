@@ -29,6 +29,7 @@ from comfyui_workflow.runs.credentials import Auth, RequestSecrets
 from comfyui_workflow.runs.job import Bucket
 from comfyui_workflow.runs.upload_target import UploadTarget
 from comfyui_workflow.storage.base import Report, S3Account, Send, SignedUrl, no_report
+from comfyui_workflow.storage.http import said_by_library
 
 __all__ = ["Bucket", "S3Storage"]
 
@@ -141,8 +142,8 @@ class S3Access:
         bucket, key = _parts(secrets.complete(url))
         auth = secrets.auth_for(url)
         account, is_guarded = self._account_for(auth)
-        client = self._client(account, is_guarded)
         with _telling(f"s3://{bucket}/{key}"):
+            client = self._client(account, is_guarded)
             if account.endpoint_url is None:
                 client.head_object(Bucket=bucket, Key=key)  # boto3 learns the region of the bucket
             params = {"Bucket": bucket, "Key": key}
@@ -163,9 +164,10 @@ class S3Access:
         report: Report = no_report,
     ) -> str:
         url = target.url_of(key)
-        client = self._client(*self._account_for(secrets.auth_for(url)))
+        account = self._account_for(secrets.auth_for(url))
         done = _Counted(path.stat().st_size, report)
         with _telling(url):
+            client = self._client(*account)
             client.upload_file(
                 str(path),
                 target.place,
@@ -307,5 +309,5 @@ def _bracketed(host: str) -> str:
 
 def _reason(error: Exception) -> str:
     """Returns the reason of an error, without boto3's introduction and without any secret."""
-    words = " ".join(str(error).split())
+    words = said_by_library(error)
     return words.rpartition(" operation: ")[2] or words

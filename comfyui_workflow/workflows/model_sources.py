@@ -87,11 +87,12 @@ class LackingModel:
 
 
 def is_url(value: object) -> bool:
-    return (
-        isinstance(value, str)
-        and len(value) <= LONGEST_URL
-        and bool(re.fullmatch(r"https?://[^\s/]\S*", value))
-    )
+    if not isinstance(value, str) or len(value) > LONGEST_URL:
+        return False
+    try:
+        return bool(re.fullmatch(r"https?://[^\s/]\S*", value) and urlsplit(value).hostname)
+    except ValueError:  # such as https://[
+        return False
 
 
 def direct_url(url: str) -> str:

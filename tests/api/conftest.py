@@ -29,6 +29,7 @@ from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.custom_workflows.service import CustomWorkflows
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.service import JobService
+from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.notifications import RunNotifier, RunNotifierTools
 from comfyui_workflow.services.path_policy import PathPolicy
@@ -43,6 +44,7 @@ from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.storage.cache import DownloadCache
 from comfyui_workflow.storage.registry import StorageRegistry
 from comfyui_workflow.stores.base import RunStore
+from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
@@ -169,7 +171,8 @@ def parts_of(
         ),
         outbox=outbox,
         instances=named_instances(settings, sessions),
-        models=ModelService(sessions),
+        models=ModelService(sessions, DownloadRules(hosts=("models.example",))),
+        model_downloads=ModelDownloads(sessions, DownloadRules(hosts=("models.example",))),
         inspector=ValidationService(
             sessions, ModelOffers(DownloadRules(), NO_WEB), PackOffers(PackRules(), NO_WEB)
         ),
@@ -190,7 +193,7 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         fields = {"data_dir": tmp_path / "data", "state_file": tmp_path / "state.json", **overrides}
         settings = load_settings(**fields)
         store = MemoryRunStore()
-        journal = RunJournal(store)
+        journal = RunJournal(store, url_secrets=ApiKeys(tmp_path / "url_secrets"))
         executor = IdleExecutor()
         parts = parts_of(settings, journal, store, executor, files=path_policy(settings), sessions=sessions)
         opened.append(parts)

@@ -30,13 +30,21 @@ BODY = {
         "2": {"class_type": "VHS_LoadImages", "inputs": {"directory": ["https://a.example/b.png", PNG]}},
         "3": {"class_type": "LoadVideo", "inputs": {"file": "s3://bucket/a.mp4", "video": "a.mp4 [output]"}},
         "4": {"class_type": "LoadAudio", "inputs": {"audio": "https://u:p@a.example/b?sig=c"}},
-        "5": {"class_type": "LoraLoader", "inputs": {"lora_name": "a.safetensors"}},
+        "5": {"class_type": "LoraLoader", "inputs": {"lora_name": "https://u:p@models.example/a?k=c"}},
         "6": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a/b"}},
     },
     "webhook_v2": "https://client.example/hook",
     "convert_output": {"format": "jpeg", "options": {"quality": 80, "mozjpeg": True}},
     "credentials": [{"url_pattern": "https://a.example/*", "auth": {"type": "bearer", "token": "t"}}],
     "s3": {"bucket": "bucket", "prefix": "p", "async": True},
+}
+
+DOWNLOAD = {
+    "url": "https://u:p@models.example/a.safetensors?k=c",
+    "model_type": "checkpoints",
+    "filename": "a/b.safetensors",
+    "wait": True,
+    "auth": {"type": "basic", "username": "u", "password": "p"},
 }
 
 
@@ -94,6 +102,15 @@ def test_any_value(client: FlaskClient, given: Json, graph: Json) -> None:
         check(send(client, body))
     for body in (given, {"id": given}):
         check(client.post("/comfyui-api/interrupt", data=wire(body), content_type="application/json"))
+    check(client.post("/comfyui-api/download", data=wire(given), content_type="application/json"))
+
+
+@effort(100)
+@given(body=mutations(DOWNLOAD))
+def test_any_download(client: FlaskClient, body: Json) -> None:
+    answer = client.post("/comfyui-api/download", data=wire(body), content_type="application/json")
+    check(answer)
+    assert answer.status_code == 400
 
 
 @effort(60)

@@ -28,6 +28,7 @@ from comfyui_workflow.provisioning.downloads import (
     progress_text,
 )
 from comfyui_workflow.provisioning.rules import DownloadRules
+from comfyui_workflow.runs.credentials import Auth, Credential, RequestSecrets
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from tests.provisioning.file_server import FileServer, ServedFile, wait_until
 from tests.sshd import Sshd
@@ -334,6 +335,35 @@ def test_a_directory_that_may_not_be_written_is_an_error(
 def test_the_settings_say_which_hosts_are_allowed(url: str, name: str, reason: str | None) -> None:
     refusal = DownloadRules(hosts=("huggingface.co", "http://10.0.0.5:8000")).refusal(url, name)
     assert (refusal is None) if reason is None else reason in str(refusal)
+
+
+@pytest.mark.parametrize(
+    "url, auth, sent, headers",
+    [
+        ("https://a/b?k=...#1", None, "https://a/b?k=hid", {"Authorization": "Bearer setting"}),
+        ("https://a/c", None, "https://a/c", {"Authorization": "Basic bWU6cC93"}),
+        ("https://a/d", Auth(kind="bearer", secret="t"), "https://a/d", {"Authorization": "Bearer t"}),
+        ("https://a/d", Auth(kind="header", name="X-Key", secret="t"), "https://a/d", {"X-Key": "t"}),
+        ("https://a/d", Auth(kind="query", name="k", secret="t"), "https://a/d?k=t", {}),
+    ],
+)
+def test_secrets_of_the_request_have_precedence(
+    url: str, auth: Auth | None, sent: str, headers: dict[str, str]
+) -> None:
+    credentials = () if auth is None else (Credential(url_pattern="https://a/*", auth=auth),)
+    urls = {"https://a/b?k=...#1": "https://a/b?k=hid", "https://a/c": "https://me:p%2Fw@a/c"}
+    rules = DownloadRules(hosts=("a",), tokens={"a": "setting"})
+    signed = rules.signed(url, RequestSecrets(credentials=credentials, urls=urls))
+    assert (signed.url, signed.headers) == (sent, headers)
+
+
+def test_credentials_of_another_kind_of_storage_are_refused() -> None:
+    secrets = RequestSecrets(
+        credentials=(Credential(url_pattern="**", auth=Auth(kind="s3", name="id", secret="hid")),)
+    )
+    with pytest.raises(ProvisionFailed, match="type s3 are not for https://a/b") as refused:
+        DownloadRules(hosts=("a",)).signed("https://a/b", secrets)
+    assert "hid" not in str(refused.value)
 
 
 def test_progress_is_told_in_words() -> None:

@@ -1,6 +1,7 @@
 """Node packs on a machine behind a real sshd, from a local registry and a local git server; the restart."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -188,6 +189,21 @@ def test_comfyui_is_not_restarted_while_prompts_run(
     assert machine.pids() == before
     (machine.root / "queued").unlink()
     assert provide(request())[0].startswith("Installed the node pack fancy (v2.0.0)")
+
+
+def test_two_installations_are_one_after_the_other(
+    provide: Provide, machine: Machine, commits: list[str]
+) -> None:
+    said, done = list[str](), list[str]()
+    other = os.open(machine.packs, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    second = threading.Thread(target=lambda: done.extend(provide(request(), say=said.append)))
+    second.start()
+    wait_until(lambda: any("another installation" in each for each in said) or not second.is_alive(), 60)
+    assert list(machine.packs.iterdir()) == []
+    os.close(other)
+    second.join()
+    assert done[0].startswith("Installed the node pack fancy")
 
 
 def test_a_restart_goes_on_when_the_connection_ends(

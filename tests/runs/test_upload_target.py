@@ -15,7 +15,6 @@ from comfyui_workflow.runs.credentials import (
     encode_secrets,
     read_credentials,
     read_glob,
-    secret_urls,
     without_secrets,
 )
 from comfyui_workflow.runs.model import RunRequest
@@ -156,6 +155,7 @@ def test_the_first_matching_credential_wins() -> None:
         "x",
         [1],
         [{"url_pattern": "**"}],
+        [{"url_pattern": "https://\ud800/**", "auth": {"type": "bearer", "token": "t0psecret"}}],
         [{"auth": {"type": "bearer", "token": "t0psecret"}}],
         [{"url_pattern": "**", "auth": {"type": "magic", "token": "t0psecret"}}],
         [{"url_pattern": "**", "auth": {"type": "bearer"}}],
@@ -196,8 +196,9 @@ def test_bad_credentials_are_refused_without_their_secrets(given: object) -> Non
 )
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert without_secrets(url) == shown
-    assert secret_urls([url]) == ({} if url == shown else {shown: url})
-    assert RequestSecrets(urls=secret_urls([url])).complete(shown) == url
+    assert RequestSecrets(urls={shown: url}).complete(shown) == url
+    assert RequestSecrets(urls={"/a.png": url}).of_download(shown, "/a.png").complete(shown) == url
+    assert not RequestSecrets().of_download(shown, "/a.png")
 
 
 def test_no_record_has_the_secrets_of_its_request() -> None:

@@ -10,10 +10,20 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.concurrency import CancelToken
-from comfyui_workflow.errors import Stopped, StorageError, StorageUnavailable, StoreError, UrlRefused
+from comfyui_workflow.errors import (
+    InvalidRequest,
+    Stopped,
+    StorageError,
+    StorageUnavailable,
+    StoreError,
+    UrlRefused,
+)
 from comfyui_workflow.runs.credentials import NO_SECRETS, Auth, Credential, RequestSecrets
 from comfyui_workflow.safe_http.addresses import Endpoint, resolve_name
 from comfyui_workflow.safe_http.client import GuardedClient
+from comfyui_workflow.services import input_urls
+from comfyui_workflow.services.input_urls import UrlInputs
+from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.storage.cache import DownloadCache
 from comfyui_workflow.storage.http import HttpHeader
 from comfyui_workflow.storage.registry import StorageRegistry, StorageSettings
@@ -111,6 +121,10 @@ def test_without_versions_the_cached_file_is_used(files: FileServer, tmp_path: P
     assert files.count("GET", "/big.bin") == 1
 
 
+def test_the_longest_name_is_placed(cache: DownloadCache, files: FileServer, tmp_path: Path) -> None:
+    assert get(cache, f"{files.url}/big.bin", tmp_path / ("a" * 251 + ".bin")) == BIG
+
+
 def test_the_name_in_the_cache_is_the_hash_of_the_url(cache: DownloadCache) -> None:
     url = "https://civitai.com/api/download/models/128713?type=Model&format=SafeTensor&size=pruned&fp=fp16"
     assert cache._name(url, NO_SECRETS) == "Pk6VSKLStckZydwGhX0bM8TqaqHEW9yt"
@@ -192,6 +206,52 @@ def test_a_cancelled_request_leaves_the_download_to_the_others(
         with pytest.raises(Stopped):
             first.result(30)
         assert second.result(30) == BIG
+
+
+def test_a_request_that_gives_up_does_not_fail_the_others(
+    cache: DownloadCache, files: FileServer, tmp_path: Path
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold(_: Asked) -> None:
+        asked.set()
+        go_on.wait(30)
+
+    def too_large(_done_bytes: int, _total_bytes: int) -> None:
+        raise InvalidRequest("too large for me")
+
+    files.on_request = hold
+    url = f"{files.url}/big.bin"
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(get, cache, url, tmp_path / "a", report=too_large)
+        assert asked.wait(30)
+        second = pool.submit(get, cache, url, tmp_path / "b")
+        go_on.set()
+        assert second.result(30) == BIG
+        with pytest.raises(InvalidRequest, match="too large for me"):
+            first.result(30)
+
+
+def test_a_workflow_is_not_waited_for_without_end(
+    cache: DownloadCache, files: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold(_: Asked) -> None:
+        asked.set()
+        go_on.wait(30)
+
+    files.on_request = hold
+    monkeypatch.setattr(input_urls, "LONGEST_DOWNLOAD_S", 0.05)
+    uploads = Uploads(tmp_path / "uploads", 60, lambda: [])
+    urls = UrlInputs(storages=StorageRegistry(StorageSettings(), ANYWHERE), cache=cache, uploads=uploads)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(get, cache, f"{files.url}/big.bin", tmp_path / "a")
+        assert asked.wait(30)
+        with pytest.raises(InvalidRequest, match="takes longer than"):
+            urls.read_workflow(f"{files.url}/big.bin", NO_SECRETS)
+        go_on.set()
+        assert first.result(30) == BIG
 
 
 def test_the_least_recently_used_files_are_removed(files: FileServer, tmp_path: Path) -> None:

@@ -13,8 +13,11 @@ import pytest
 import requests
 
 from comfyui_workflow.errors import StorageError, UrlRefused, WebUnavailable
+from comfyui_workflow.runs.credentials import Auth, Credential, RequestSecrets
+from comfyui_workflow.runs.upload_target import UploadKind, UploadTarget
 from comfyui_workflow.safe_http.client import Body, GuardedClient, HttpAnswer
-from comfyui_workflow.storage.s3 import Bucket, S3Storage, parse_endpoint
+from comfyui_workflow.storage.base import S3Account
+from comfyui_workflow.storage.s3 import Bucket, S3Access, S3Storage, parse_endpoint
 from tests.storage.s3_server import keys_in, make_bucket
 
 SECRET = "very secret"
@@ -135,6 +138,17 @@ def test_the_url_may_name_the_bucket(url: str, place: tuple[str, str | None, str
     found = parse_endpoint(bucket(url))
     wanted = (place[0], place[1] or time.strftime("%m-%y"), *place[2:])
     assert (found.endpoint_url, found.bucket_name, found.region, found.key_prefix) == wanted
+
+
+def test_a_region_of_a_request_that_is_none_is_an_error(picture: Path) -> None:
+    auth = Auth(kind="s3", name="id", secret="hush", region="example.com/")
+    secrets = RequestSecrets(credentials=(Credential(url_pattern="**", auth=auth),))
+    access = S3Access(S3Account(), GuardedClient(may_reach_private=False).exchange)
+    with pytest.raises(StorageError, match="region"):
+        access.signed("s3://bucket/key", secrets)
+    with pytest.raises(StorageError, match="region"):
+        target = UploadTarget(kind=UploadKind.S3, place="bucket")
+        access.put(target, picture, "key", "image/png", secrets=secrets)
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "x", "http://", "http://[", "http://h:99999"])

@@ -7,7 +7,7 @@ from typing import Any
 from comfyui_workflow.api.comfyui_api.errors import NO_OUTPUTS, NOT_QUEUED, NOT_UPLOADED
 from comfyui_workflow.runs.job import JobStatus
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.runs.upload_target import INPUT_NOT_DOWNLOADED, UPLOAD_FAILED
+from comfyui_workflow.runs.upload_target import INPUT_NOT_DOWNLOADED, MODEL_NOT_DOWNLOADED, UPLOAD_FAILED
 from comfyui_workflow.services.jobs.view import JobView
 
 STATUS_WORDS = {
@@ -19,6 +19,7 @@ STATUS_WORDS = {
     JobStatus.TIMEOUT: "failed",
 }
 _REFUSALS = frozenset({"invalid_workflow", "prompt_refused", "api_key_gone"})
+NOT_DOWNLOADED = frozenset({INPUT_NOT_DOWNLOADED, MODEL_NOT_DOWNLOADED})
 _NOT_DOWNLOADED = re.compile(r"Input (\S+) could not be downloaded: (.*)", re.DOTALL)
 Json = dict[str, Any]
 
@@ -50,8 +51,8 @@ def state_document(view: JobView) -> Json:
 def failure_of(view: JobView) -> str:
     """Returns the error message of a prompt that was not completed: that of comfyui-api, and the reason."""
     run, reason = view.run, _reason(view)
-    if run.error_code == INPUT_NOT_DOWNLOADED:
-        return media_failure(view)[0]
+    if run.error_code in NOT_DOWNLOADED:
+        return download_failure(view)[0]
     if run.error_code == UPLOAD_FAILED:
         return f"{NOT_UPLOADED}: {reason}"
     if run.error_code in _REFUSALS:
@@ -59,12 +60,23 @@ def failure_of(view: JobView) -> str:
     return f"{NO_OUTPUTS}: {reason}"
 
 
-def media_failure(view: JobView) -> tuple[str, str]:
-    """Returns the message about an input file that could not be downloaded, and its location."""
+def download_failure(view: JobView) -> tuple[str, str]:
+    """Returns the message about an input file or a model that could not be downloaded, and its location."""
+    if view.run.error_code == MODEL_NOT_DOWNLOADED:
+        return _model_failure(view)
     message = view.run.error_message or ""
     found = _NOT_DOWNLOADED.fullmatch(message)
     name, reason = (found[1], found[2]) if found else ("", message)
     failure, location = view.job.details.get("media", {}).get(name, ("Failed to download image", "prompt"))
+    return f"{failure}: {reason}", location
+
+
+def _model_failure(view: JobView) -> tuple[str, str]:
+    """The message of the run has the name of the file. Without one it is about all models."""
+    reason = view.run.error_message or ""
+    models = view.job.details.get("models", {})
+    whole = ("Failed to download model", "prompt")
+    failure, location = next((models[name] for name in models if name in reason), whole)
     return f"{failure}: {reason}", location
 
 

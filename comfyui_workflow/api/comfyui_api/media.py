@@ -20,7 +20,7 @@ from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.files.file_types import usual_ending
 from comfyui_workflow.parsing.base64_text import decoded_base64
 from comfyui_workflow.parsing.untrusted import is_safe_name
-from comfyui_workflow.runs.credentials import secret_urls, without_secrets
+from comfyui_workflow.runs.credentials import without_secrets
 from comfyui_workflow.runs.upload_target import InputDownload, check_storage_url
 from comfyui_workflow.services.uploads import Uploads
 
@@ -35,24 +35,6 @@ _VIDEO_NODES = (
     "VHS_LoadVideoFFmpeg",
 )
 _AUDIO_NODES = ("LoadAudio",)
-_MODEL_NODES = (
-    "CheckpointLoader",
-    "CheckpointLoaderSimple",
-    "DiffusersLoader",
-    "unCLIPCheckpointLoader",
-    "LoraLoader",
-    "LoraLoaderModelOnly",
-    "VAELoader",
-    "ControlNetLoader",
-    "DiffControlNetLoader",
-    "UNETLoader",
-    "CLIPLoader",
-    "DualCLIPLoader",
-    "CLIPVisionLoader",
-    "StyleModelLoader",
-    "GLIGENLoader",
-    "UpscaleModelLoader",
-)
 _URL = re.compile(r"(?i)[a-z][a-z0-9+.-]{0,15}://")
 _FILE_NAME = re.compile(r"[^\n]{1,1024}?\.[A-Za-z0-9]{2,5}( ?\[(input|output|temp)\])?")
 """Base64 has no dot in it, so a text with an ending is a file name."""
@@ -72,7 +54,7 @@ class PromptMedia:
     """Local paths of the files and directories, by the names that the nodes get."""
     downloads: list[InputDownload] = field(default_factory=list)
     secret_urls: dict[str, str] = field(default_factory=dict, repr=False)
-    """Complete URLs of the downloads, by the URLs without their secrets."""
+    """Complete URLs of those downloads whose URLs have secrets, by the local paths of the files."""
     locations: dict[str, tuple[str, str]] = field(default_factory=dict)
     """What a failed download is called, and its location in the prompt, by the name of the file."""
 
@@ -83,8 +65,6 @@ class PromptMedia:
             place = _Place(node_id=node_id, name=name, what=what)
             with_names = self._directory if isinstance(inputs[name], list) else self._file
             inputs[name] = with_names(inputs[name], place)
-        if class_type in _MODEL_NODES:
-            _refuse_model_urls(node_id, inputs)
 
     def _file(self, given: str, place: "_Place") -> str:
         return self._stored(given, place, None)
@@ -115,7 +95,8 @@ class PromptMedia:
         if self._is_new(name, directory):
             path = self._path(name, directory)
             self.downloads.append(InputDownload(url=without_secrets(url), path=str(path)))
-            self.secret_urls.update(secret_urls([url]))
+            if self.downloads[-1].url != url:
+                self.secret_urls[str(path)] = url
             self.locations[name] = (place.failure, place.location)
             self._add(name, path, directory)
         return name
@@ -188,13 +169,3 @@ def _safe_file_name(given: str) -> str:
 
 def _hashed_name(content: bytes, ending: str) -> str:
     return f"{sha256(content).hexdigest()[:_NAME_LETTERS]}{ending.lower()}"
-
-
-def _refuse_model_urls(node_id: str, inputs: dict[str, Any]) -> None:
-    for value in inputs.values():
-        if isinstance(value, str) and _URL.match(value):
-            raise InvalidPart(
-                f"Failed to process model for node {node_id}: this server does not download models. "
-                "Download it on the instance, and write its file name",
-                f"prompt.{node_id}.inputs",
-            )

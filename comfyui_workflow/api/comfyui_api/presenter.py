@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,9 @@ from comfyui_workflow.delivery.webhooks.standard import event_body
 from comfyui_workflow.runs.job import JobStatus
 from comfyui_workflow.services.jobs.presenter import WebhookMessage
 from comfyui_workflow.services.jobs.view import DeliveredFile, JobView, output_of
+
+LARGEST_MESSAGE_BYTES = 100 * 1024 * 1024
+"""Maximum total size of the files in a message, which is in memory as a whole."""
 
 
 class ComfyUIApiPresenter:
@@ -29,14 +32,30 @@ class ComfyUIApiPresenter:
 
 
 def complete_document(view: JobView) -> dict[str, Any]:
-    """Returns the whole answer to a synchronous prompt, with its files."""
+    """Returns the whole answer to a synchronous prompt, with its files, as far as they fit into a message."""
     files = output_of(view).files
     return {
         **request_document(view),
-        "images": [image_of(file) for file in files],
+        **_images(view, files),
         "filenames": [file.filename for file in files],
         "stats": stats_document(view),
     }
+
+
+def _images(view: JobView, files: Sequence[DeliveredFile]) -> dict[str, Any]:
+    """Returns `images`, and `errors` if some of them are too large for a message: those are empty."""
+    images, errors, left_bytes = list[str](), list[str](), LARGEST_MESSAGE_BYTES
+    for file in files:
+        size_bytes = file.path.stat().st_size if file.url is None and file.path.is_file() else 0
+        if size_bytes > left_bytes:
+            images.append("")
+            errors.append(
+                f"{file.filename} is too large to be sent along: GET /prompt/{view.job.client_id} has it"
+            )
+            continue
+        left_bytes -= size_bytes
+        images.append(image_of(file))
+    return {"images": images, **({"errors": errors} if errors else {})}
 
 
 def image_of(file: DeliveredFile) -> str:
@@ -57,10 +76,11 @@ def _failed(view: JobView, at: datetime, one_by_one: str | None, together: str |
 
 
 def _output(view: JobView, file: DeliveredFile, url: str) -> WebhookMessage:
-    document = request_document(view)
+    document, found = request_document(view), _images(view, [file])
     body = {
         "event": "output.complete",
-        "image": image_of(file),
+        "image": found.pop("images")[0],
+        **found,
         "id": document["id"],
         "filename": file.filename,
         "prompt": document["prompt"],

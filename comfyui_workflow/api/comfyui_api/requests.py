@@ -11,10 +11,12 @@ from typing import Any
 
 from comfyui_workflow.api.comfyui_api.errors import NO_SAVE_NODE, InvalidBody, InvalidPart
 from comfyui_workflow.api.comfyui_api.media import PromptMedia
+from comfyui_workflow.api.comfyui_api.prompt_models import PromptModels
 from comfyui_workflow.api.mount import ApiServices
 from comfyui_workflow.api.run_requests import OrderReader, order_reader
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest, UrlRefused
 from comfyui_workflow.parsing.fields import is_valid_unicode
+from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.runs.credentials import Credential, RequestSecrets, read_credentials, without_secrets
 from comfyui_workflow.runs.image_conversion import (
     FORMATS,
@@ -23,6 +25,7 @@ from comfyui_workflow.runs.image_conversion import (
     read_conversion,
 )
 from comfyui_workflow.runs.job import JobOrder
+from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.upload_target import ReadUpload, UploadKind, UploadTarget, read_upload
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.uploads import Uploads
@@ -44,6 +47,7 @@ class PromptReader:
     orders: OrderReader
     uploads: Uploads
     urls: UrlInputs
+    download_rules: DownloadRules
     check_webhook: Callable[[str], None]
     """Raises: UrlRefused."""
     default_target: str
@@ -55,23 +59,22 @@ class PromptReader:
         InvalidPart, InvalidRequest, StoreError."""
         began_s = time.monotonic()
         prompt, prompt_id = _checked(body)
-        conversion = _conversion(body)
-        webhooks = self._webhooks(body)
+        conversion, webhooks = _conversion(body), self._webhooks(body)
         upload, credentials = _upload(body), _credentials(body)
         media = PromptMedia(uploads=self.uploads, check_url=self.urls.storages.check)
-        graph = prompt if is_editor_format(prompt) else self._read_nodes(prompt, prompt_id, media)
-        order = self._execute_body(body, graph, target or self.default_target)
-        try:
-            request, api_key = self.orders.read_with_key(order)
-        except InvalidGraph as error:
-            raise InvalidPart(str(error), "prompt") from error
-        secrets = RequestSecrets(credentials=credentials, urls={**media.secret_urls, **upload.urls})
+        models = PromptModels(rules=self.download_rules)
+        graph = prompt if is_editor_format(prompt) else self._read_nodes(prompt, prompt_id, media, models)
+        request, api_key = self._run_request(graph, target or self.default_target)
+        secrets = RequestSecrets(
+            credentials=credentials, urls={**media.secret_urls, **models.secret_urls, **upload.urls}
+        )
         self._check_addresses(upload.target, secrets)
         request = replace(
             request,
             convert=conversion,
             input_images=tuple(media.paths.values()),
             downloads=tuple(media.downloads),
+            provision=bool(models.locations),
             upload=upload.target,
             secrets=secrets,
         )
@@ -87,12 +90,18 @@ class PromptReader:
             details={
                 "echo": _echo(body, conversion, upload),
                 "media": media.locations,
+                "models": models.locations,
                 "preprocess_ms": round((time.monotonic() - began_s) * 1000),
             },
         )
 
-    def _execute_body(self, body: Body, graph: object, target: str) -> Body:
-        return {"ssh_connection": target, "workflow": graph, "workflow_name": "prompt"}
+    def _run_request(self, graph: object, target: str) -> tuple[RunRequest, str | None]:
+        """Returns the request with defaults, and the API key of Comfy.org. Raises: InvalidPart."""
+        order = {"ssh_connection": target, "workflow": graph, "workflow_name": "prompt"}
+        try:
+            return self.orders.read_with_key(order)
+        except InvalidGraph as error:
+            raise InvalidPart(str(error), "prompt") from error
 
     def _check_addresses(self, target: UploadTarget | None, secrets: RequestSecrets) -> None:
         """Raises: InvalidPart."""
@@ -111,9 +120,9 @@ class PromptReader:
                 raise InvalidPart(f"{name}: {error}", name) from error
         return found
 
-    def _read_nodes(self, prompt: Body, prompt_id: str, media: PromptMedia) -> Body:
-        """Returns the prompt with unique names of outputs, and with names in place of input files. Raises:
-        InvalidPart; StoreError."""
+    def _read_nodes(self, prompt: Body, prompt_id: str, media: PromptMedia, models: PromptModels) -> Body:
+        """Returns the prompt with unique names of outputs, with names in place of input files, and without
+        secrets in the URLs of models. Raises: InvalidPart; StoreError."""
         graph, saves = copy.deepcopy(prompt), False
         for node_id, node in graph.items():
             inputs = node["inputs"] = node.get("inputs", {})
@@ -124,6 +133,7 @@ class PromptReader:
                 inputs["filename_prefix"] = self._prefix(prompt_id, prefix)
                 saves = saves or bool(inputs.get("save_output", True))
             media.read_node(node_id, node)
+            models.read_node(node_id, node)
         if not saves:
             raise InvalidPart(NO_SAVE_NODE, "prompt")
         return graph
@@ -140,6 +150,7 @@ def prompt_reader(services: ApiServices) -> PromptReader:
         orders=order_reader(services, may_lack_instances=True),
         uploads=services.uploads,
         urls=services.urls,
+        download_rules=services.models.rules,
         check_webhook=services.outbox.check,
         default_target=settings.comfyui_api_target,
         prepends=settings.comfyui_api_prepend_filenames,

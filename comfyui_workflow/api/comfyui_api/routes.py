@@ -1,7 +1,9 @@
 """The API of comfyui-api: below /comfyui-api, and at the root of a port of its own."""
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +15,10 @@ from flask import Blueprint, Response, jsonify, request
 from comfyui_workflow import __version__
 from comfyui_workflow.api.comfyui_api import schemas
 from comfyui_workflow.api.comfyui_api.documents import (
+    NOT_DOWNLOADED,
     accepted_document,
+    download_failure,
     failure_of,
-    media_failure,
     request_document,
     state_document,
     stats_document,
@@ -28,21 +31,23 @@ from comfyui_workflow.api.comfyui_api.errors import (
     http_error_response,
     missing_id,
 )
+from comfyui_workflow.api.comfyui_api.model_urls import read_download
 from comfyui_workflow.api.comfyui_api.requests import NAME, TARGET_HEADER, PromptReader, prompt_reader
 from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import idempotency_key, json_body
 from comfyui_workflow.api.run_requests import OrderReader
 from comfyui_workflow.api.spooled_json import spooled_response, spooling, write_base64
-from comfyui_workflow.errors import InvalidRequest, JobNotFound, ServerBusy
+from comfyui_workflow.errors import InvalidRequest, JobNotFound, ProvisionFailed, ServerBusy
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.state import Reachability
 from comfyui_workflow.runs.job import JobStatus
 from comfyui_workflow.runs.target import tag_of
-from comfyui_workflow.runs.upload_target import INPUT_NOT_DOWNLOADED, UploadKind
+from comfyui_workflow.runs.upload_target import UploadKind
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.view import DeliveredFile, JobView, output_of
-from comfyui_workflow.services.models import ModelService
+from comfyui_workflow.services.model_downloads import ModelDownloads
+from comfyui_workflow.services.models import ModelService, instance_key
 
 PREFIX = "/comfyui-api"
 MAX_WAITING = 6
@@ -58,6 +63,7 @@ LONGEST_WAIT_S = 3600.0
 class PromptViews:
     jobs: JobService
     models: ModelService
+    model_downloads: ModelDownloads
     reader: PromptReader
     instances: InstanceServices
     waiting: BoundedSemaphore
@@ -68,14 +74,8 @@ class PromptViews:
         body = _body()
         if _is_asynchronous(body):
             return _accepted(self._submitted(body))
-        if not self.waiting.acquire(blocking=False):
-            raise ServerBusy(
-                "Too many clients wait for their prompts: try again in a moment, or send a webhook"
-            )
-        try:
+        with self._waiting("send a webhook"):
             return self._finished(self._submitted(body))
-        finally:
-            self.waiting.release()
 
     def state(self, prompt_id: str) -> Response:
         found = self.jobs.named(prompt_id, NAME)
@@ -97,6 +97,23 @@ class PromptViews:
         response = jsonify(id=prompt_id, interrupted="success" if unfinished else "failed")
         response.status_code = 200 if unfinished else 404
         return response
+
+    def download(self) -> Response:
+        with _as_bad_request():
+            wanted = read_download(_body(), self.models.rules)
+        run_request, instance = self._orders.instance_of(self._target())
+        key = instance_key(run_request, instance.host_key if instance is not None else None)
+        if not wanted.is_awaited:
+            with _as_bad_request():
+                self.model_downloads.start(key, wanted.order)
+            response = jsonify({**wanted.echo, "status": "started"})
+            response.status_code = 202
+            return response
+        began_s = time.monotonic()
+        with self._waiting("leave out wait"), _as_bad_request():
+            placed = self.model_downloads.run(key, wanted.order)
+        duration_s = round(time.monotonic() - began_s, 3)
+        return jsonify({**wanted.echo, "status": "completed", "size": placed.size, "duration": duration_s})
 
     def model_lists(self) -> Response:
         wanted, instance = self._orders.instance_of(self._target())
@@ -135,9 +152,19 @@ class PromptViews:
             )
         if view.status is JobStatus.SUCCEEDED:
             return _with_files(request_document(view), view, self.spool_dir)
-        if view.run.error_code == INPUT_NOT_DOWNLOADED:
-            raise InvalidPart(*media_failure(view))
+        if view.run.error_code in NOT_DOWNLOADED:
+            raise InvalidPart(*download_failure(view))
         raise PromptNotRun(failure_of(view))
+
+    @contextmanager
+    def _waiting(self, advice: str) -> Iterator[None]:
+        """Takes one of the places of clients that wait. Raises: ServerBusy."""
+        if not self.waiting.acquire(blocking=False):
+            raise ServerBusy(f"Too many clients wait: try again in a moment, or {advice}")
+        try:
+            yield
+        finally:
+            self.waiting.release()
 
     def _has_room(self) -> bool:
         return not self.max_queue_depth or self.jobs.unfinished_count(NAME) < self.max_queue_depth
@@ -168,6 +195,7 @@ def create_blueprint(
     views = PromptViews(
         jobs=services.jobs,
         models=services.models,
+        model_downloads=services.model_downloads,
         reader=prompt_reader(services),
         instances=services.instances,
         waiting=BoundedSemaphore(max_waiting),
@@ -184,6 +212,15 @@ def _body() -> dict[str, Any]:
         return json_body()
     except InvalidRequest as error:
         raise InvalidBody(str(error)) from error
+
+
+@contextmanager
+def _as_bad_request() -> Iterator[None]:
+    """A model that cannot be downloaded is an error 400 of comfyui-api."""
+    try:
+        yield
+    except ProvisionFailed as error:
+        raise InvalidRequest(str(error)) from error
 
 
 def _is_asynchronous(body: dict[str, Any]) -> bool:
@@ -263,6 +300,18 @@ def _prompt_operations(prefix: str) -> Iterator[Operation]:
 
 
 def _instance_operations(prefix: str) -> Iterator[Operation]:
+    yield Operation(
+        method="POST",
+        rule=f"{prefix}/download",
+        view=PromptViews.download,
+        summary="Download a model on the instance",
+        description="202 when the download has begun; with `wait`, 200 when the file is in its place. For "
+        "`any`: on the first instance that is ready. Errors: 400 unknown model type, a host that is not in "
+        "`COMFYUI_WORKFLOW_PROVISION_HOSTS`, or the file cannot be had; 502 the instance does not answer; "
+        "503 too many clients wait.",
+        body=schemas.DownloadModelBody,
+        answer=schemas.ModelDownload,
+    )
     yield Operation(
         method="GET",
         rule=f"{prefix}/models",

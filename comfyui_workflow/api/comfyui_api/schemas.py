@@ -69,7 +69,8 @@ class PromptBody(OpenRequestBody):
     """A prompt. Unknown fields are ignored."""
 
     prompt: dict[str, Any]
-    """A graph in API format, or a file of the editor. An input file may be base64, a data URI or a URL."""
+    """A graph in API format, or a file of the editor. An input file may be base64, a data URI or a URL;
+    a model may be a URL."""
     id: str | None = None
     """Id of the prompt: default a new UUID. It may be used again."""
     webhook: str | None = None
@@ -78,7 +79,7 @@ class PromptBody(OpenRequestBody):
     """URL that gets one signed POST with the whole answer (`prompt.complete`, `prompt.failed`)."""
     convert_output: ConvertOutput | None = None
     credentials: list[UrlCredential] | None = None
-    """For the URLs of input files. The first whose pattern matches is used. Never stored in a record."""
+    """For the URLs of input files and models. The first whose pattern matches is used. Never in a record."""
     s3: S3Target | None = None
     """The outputs are uploaded there, and the answer has their URLs. Of several targets, the first in the
     order of this schema."""
@@ -89,6 +90,34 @@ class PromptBody(OpenRequestBody):
 
 class InterruptPromptBody(OpenRequestBody):
     id: str
+
+
+class DownloadModelBody(OpenRequestBody):
+    """Unknown fields are ignored."""
+
+    url: str
+    """A web address of a file. Its host must be allowed: `COMFYUI_WORKFLOW_PROVISION_HOSTS`."""
+    model_type: str
+    """ComfyUI's name of the model folder, such as `checkpoints`."""
+    filename: str | None = None
+    """Default: the name in the URL. It may have subfolders."""
+    wait: bool = False
+    """True: the answer comes when the file is in its place."""
+    auth: dict[str, Any] | None = None
+    """`type` is `bearer`, `basic`, `header` or `query`. The instance gets it. Never stored."""
+
+
+class ModelDownload(ResponseBody):
+    url: str
+    """Without secrets."""
+    model_type: str
+    filename: str
+    status: Literal["started", "completed"]
+    """`started`: the answer 202."""
+    size: int | None = None
+    """In bytes."""
+    duration: float | None = None
+    """In seconds."""
 
 
 class PromptPhase(ResponseBody):
