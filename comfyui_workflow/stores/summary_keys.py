@@ -12,7 +12,8 @@ from comfyui_workflow.runs.summary import RunSummary, stay_here
 
 
 class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
-    """Fields of a `RunSummary`, under the same names. Equal strings of several runs are one object."""
+    """Fields of a `RunSummary`, under the same names. Equal strings of several runs are one object.
+    `FinishedRuns` knows the order of the fields."""
 
     run_id: str
     workflow_name: str
