@@ -1,5 +1,4 @@
-"""The keys of finished runs as rows of equal size in one block of memory: a third of what an object for each run
-takes."""
+"""The keys of finished runs as rows of equal size in one block of memory: a third of what objects take."""
 
 from array import array
 from collections.abc import Callable, Iterable
