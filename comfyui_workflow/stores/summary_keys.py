@@ -12,7 +12,8 @@ from comfyui_workflow.runs.summary import RunSummary, stay_here
 
 
 class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
-    """Fields of a `RunSummary`, under the same names. Equal strings of several runs are one object."""
+    """Fields of a `RunSummary`, under the same names. Equal strings of several runs are one object.
+    `FinishedRuns` knows the order of the fields."""
 
     run_id: str
     workflow_name: str
@@ -31,7 +32,6 @@ class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
     end_time: datetime | None = None
 
     def __post_init__(self) -> None:
-        self.run_id = sys.intern(self.run_id)
         self.workflow_name = sys.intern(self.workflow_name)
         self.ssh_connection = sys.intern(self.ssh_connection)
         self.status = sys.intern(str(self.status))

@@ -11,12 +11,13 @@ no line shows an outdated run, even if later lines are lost (full disk, killed s
 
 import logging
 import os
-import sys
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 from comfyui_workflow.errors import StoreError
@@ -25,6 +26,7 @@ from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.codec import decode_summary, encode_summary
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.files.record_format import NewerRecord, RecordFormat
+from comfyui_workflow.stores.sorted_ids import SortedIds
 from comfyui_workflow.stores.summary_keys import SummaryKeys, decode_keys
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 MOST_CACHED = 4096
 """Size of the cache; each summary is about a kilobyte."""
 _STRUCK = b"struck out: "
+_NONE = -1
 _READ_BYTES = 4096
 """Bytes per read; most lines are shorter."""
 
@@ -67,7 +70,7 @@ class SummaryLog:
         self.path = path
         self._seal = seal
         self._lock = threading.Lock()
-        self._begins_at: dict[str, int] = {}
+        self._begins_at = Offsets()
         self._unsaved: dict[str, bytes] = {}
         """Encoded summaries, by run id, whose lines could not be written."""
         self._cache: OrderedDict[str, RunSummary] = OrderedDict()
@@ -113,12 +116,12 @@ class SummaryLog:
     def append(self, summary: RunSummary) -> None:
         """Appends the line of a run, without a flush. If it cannot be written, the summary is kept in memory,
         and the next start reads the record instead."""
-        run_id, content = sys.intern(summary.run_id), encode_summary(summary)
+        run_id, content = summary.run_id, encode_summary(summary)
         line = self._seal.seal(content)
         with self._lock:
             self._forget(run_id)
             try:
-                self._begins_at[run_id] = self._append(line) - len(line) - 1
+                self._begins_at.set(run_id, self._append(line) - len(line) - 1)
             except OSError as error:
                 log.warning("%s: its line in the list is not saved: %s", run_id, error.strerror)
                 self._unsaved[run_id] = content
@@ -136,9 +139,9 @@ class SummaryLog:
         """Sets the runs of the log: lines that were read, and summaries without a line. `is_rewritten` writes
         the file again with exactly these runs; if that fails, the file stays unchanged."""
         with self._lock:
-            self._begins_at = {
-                each.keys.run_id: each.begins_at for each in known.values() if isinstance(each, SummaryLine)
-            }
+            self._begins_at = Offsets(
+                {run_id: each.begins_at for run_id, each in known.items() if isinstance(each, SummaryLine)}
+            )
             self._unsaved = {
                 run_id: encode_summary(each)
                 for run_id, each in known.items()
@@ -205,7 +208,7 @@ class SummaryLog:
                 self._cache.popitem(last=False)
 
     def _forget(self, run_id: str) -> None:
-        self._begins_at.pop(run_id, None)
+        self._begins_at.remove(run_id)
         self._unsaved.pop(run_id, None)
         self._cache.pop(run_id, None)
 
@@ -225,13 +228,40 @@ class SummaryLog:
             return
         self._close_file()
         self._unsaved.clear()
-        begins_at = 0
-        for run_id, line in lines.items():
-            self._begins_at[run_id] = begins_at
-            begins_at += len(line) + 1
+        ends_at = accumulate(len(line) + 1 for line in lines.values())
+        self._begins_at = Offsets(dict(zip(lines, (0, *ends_at), strict=False)))
 
     def _close_file(self) -> None:
         if self._descriptor is not None:
             with suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
+
+
+class Offsets:
+    """Offset of a line by run id. Like `SortedIds`, without an object for each run. Not thread-safe."""
+
+    def __init__(self, offsets: Mapping[str, int] | None = None) -> None:
+        known = offsets or {}
+        self._ids = SortedIds(known)
+        self._offsets = array("q", (known[run_id] for run_id in self._ids))
+
+    def __contains__(self, run_id: str) -> bool:
+        return self.get(run_id) is not None
+
+    def get(self, run_id: str) -> int | None:
+        position = self._ids.find(run_id)
+        return None if position is None or self._offsets[position] == _NONE else self._offsets[position]
+
+    def set(self, run_id: str, offset: int) -> None:
+        position = self._ids.insert(run_id)
+        if position is not None:
+            self._offsets.insert(position, offset)
+        else:
+            self._offsets[self._ids.place(run_id)] = offset
+
+    def remove(self, run_id: str) -> None:
+        """The id stays: few runs continue after their end."""
+        position = self._ids.find(run_id)
+        if position is not None:
+            self._offsets[position] = _NONE
