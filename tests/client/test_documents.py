@@ -122,5 +122,9 @@ WORDS = (
     "stop",
     "token",
     "password",
+    "json",
+    "python",
+    "javascript",
+    "typescript",
 )
 """Enumerations that the client passes on as text."""
