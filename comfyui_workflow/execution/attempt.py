@@ -630,6 +630,12 @@ class RunAttempt:
             finally:
                 grace.cancel()
 
+    def _complete_or_upload(self, run: Run) -> None:
+        if run.is_uploading:  # that does not need this session
+            self.backoff.reset()
+        else:
+            self._record(RunCompleted())
+
     def _report_fetching(self, message: str) -> None:
         self._announce(Phase.DOWNLOADING, message)
 
@@ -639,10 +645,9 @@ class RunAttempt:
         missing, node_ids = missing_sentence(run), nodes_to_save_again(run, gone)
         if node_ids:
             self._record(OutputsGone(node_ids=node_ids, message=saved_again_sentence(gone)))
-        elif missing is None and not run.is_uploading:  # the upload does not need this session
-            self._record(RunCompleted())
         elif missing is None:
-            self.backoff.reset()
+            sent_pictures.discard(run)
+            self._complete_or_upload(run)
         else:
             code = "outputs_lost" if is_lost(self._run()) else "outputs_missing"
             self._record(RunFailed(code=code, message=missing))
