@@ -452,6 +452,26 @@ def test_a_view_of_a_scene_that_a_node_uses_is_refused(slots: tuple[int, ...]) -
         inputs_of(scene(*slots), SCENES)
 
 
+CAMERA = {"position": {"x": 1, "y": 2, "z": 3}, "target": {"x": 0, "y": 0, "z": 0}, "zoom": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "sent"),
+    [
+        ({"fov": 40, "state": CAMERA}, {"camera_info": {**CAMERA, "fov": 40}, "model_3d_info": []}),
+        ({"state": CAMERA}, {"camera_info": CAMERA, "model_3d_info": []}),
+        ({"fov": 40}, ""),
+        ({"state": "x"}, ""),
+        (None, ""),
+        ([5], ""),
+    ],
+)
+def test_a_viewer_has_the_camera_of_the_file(config: Any, sent: Any) -> None:
+    classes = {"Viewer": class_of({"viewport_state": ["LOAD_3D", {}], "width": ["INT", {}]})}
+    viewer = node(4, "Viewer", ["", 512], properties={"Camera Config": config})
+    assert inputs_of(file(viewer), classes)["4"] == {"viewport_state": sent, "width": 512}
+
+
 CIRCLE = [node(5, "Any", mode=4, inputs=[socket("v", 2)]), node(6, "Any", mode=4, inputs=[socket("v", 3)])]
 
 

@@ -31,7 +31,7 @@ from comfyui_workflow.workflows.editor.prompt_text import (
     with_replacements,
 )
 from comfyui_workflow.workflows.editor.rules import rules_for
-from comfyui_workflow.workflows.editor.scene_views import blank_view, needs_view
+from comfyui_workflow.workflows.editor.scene_views import blank_view, needs_view, viewport_state
 from comfyui_workflow.workflows.editor.scope import Scope
 from comfyui_workflow.workflows.editor.special_seeds import Draw, with_drawn_seed
 from comfyui_workflow.workflows.editor.undeclared_inputs import is_withheld, undeclared_inputs
@@ -42,7 +42,7 @@ from comfyui_workflow.workflows.editor.widget_values import (
     widget_values,
 )
 from comfyui_workflow.workflows.graph import closure, sources
-from comfyui_workflow.workflows.node_definitions import Definitions, NodeDefinition
+from comfyui_workflow.workflows.node_definitions import VIEWPORT, Definitions, NodeDefinition
 
 PREFIX = "filename_prefix"
 _WITH_FILE_NAMES = NAMED_BY_PREFIX | {"VHS_VideoCombine"}
@@ -189,6 +189,8 @@ class _Conversion:
         InvalidGraph."""
         if widget.value is None and not widget.is_saved:
             return _ABSENT
+        if widget.definition.name == VIEWPORT and not widget.value:
+            return viewport_state(node.properties) or widget.value
         if widget.definition.is_of_the_browser:
             return _OF_THE_BROWSER
         if widget.definition.name in _PICKERS:

@@ -7,6 +7,7 @@ pictures in any case. So if no node uses the view, the node gets a blank picture
 from collections.abc import Mapping
 from typing import Any
 
+from comfyui_workflow.parsing.untrusted import as_object
 from comfyui_workflow.workflows.graph import used_slots
 from comfyui_workflow.workflows.node_definitions import Definitions
 
@@ -21,6 +22,17 @@ def blank_view() -> dict[str, Any]:
     """Returns a value of Load3D. Only ComfyUI 0.3 uses `lineart`."""
     pictures = dict.fromkeys(("image", "mask", "normal", "lineart"), BLANK_VIEW)
     return {**pictures, "camera_info": None, "recording": ""}
+
+
+def viewport_state(properties: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the state of a 3D viewer with the camera that the file has; None if the file has none. The
+    state of a new viewer is known to a browser only."""
+    config = as_object(properties.get("Camera Config"))
+    camera = as_object(config.get("state"))
+    if not camera:
+        return None
+    fov = {"fov": config["fov"]} if "fov" in config else {}
+    return {"camera_info": {**fov, **camera}, "model_3d_info": []}
 
 
 def needs_view(graph: Mapping[str, Any], node_id: str, definitions: Definitions) -> bool:
