@@ -58,7 +58,7 @@ CONFIRMED_AFTER_S = 4.0
 """Another program on the port of ComfyUI is believed after this time: a proxy may show a page of its own for
 a moment."""
 
-Pause = Callable[[], None]
+Pause = Callable[[], object]
 """Waits until the next attempt."""
 
 _INSTANCE_REMOVED = (
@@ -294,7 +294,7 @@ class Runner:
         aim = "trying again, to cancel the prompt there" if was_cancelled else "trying again"
         self._journal.record(run_id, AttemptFailed(message=f"{str(error).rstrip('.')}; {aim}"))
         ends_pause = CancelToken(context.stop, *_tokens_that_end_pause(context, was_cancelled=was_cancelled))
-        return partial(_wait, ends_pause, wait_s)
+        return partial(ends_pause.wait, wait_s)
 
     def _record_final_event(self, run_id: str, ending: Event) -> StoreError | None:
         """Records the final event. Returns None if it is saved; otherwise the error, and the caller retries.
@@ -310,10 +310,6 @@ class Runner:
             log.error("%s ended, but that cannot be saved: %s", run_id, error)
             return error
         return None
-
-
-def _wait(token: CancelToken, most_s: float) -> None:
-    token.wait(most_s)
 
 
 def _tokens_that_end_pause(context: ExecutionContext, *, was_cancelled: bool) -> tuple[CancelToken, ...]:
