@@ -331,6 +331,18 @@ def test_private_addresses_are_refused_everywhere(
         assert SECRET not in answer.text
 
 
+def test_nothing_hidden_is_left_of_pictures_of_the_websocket_that_were_uploaded(
+    open_server: ServerProcess, sandbox: SandboxProcess, s3_url: str
+) -> None:
+    make_bucket(s3_url, "sent")
+    graph = painted(prefix="seen")
+    graph["5"] = {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}}
+    done = open_server.until_finished(open_server.execute(sandbox.ssh_string, graph, upload="s3://sent/"))
+    assert done["status"] == "completed", done["error_message"]
+    assert len(keys_in(s3_url, "sent")) == 2
+    assert not list(open_server.output_dir.glob(".*"))
+
+
 def test_outputs_of_a_failed_prompt_are_not_uploaded(
     open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
 ) -> None:
