@@ -146,6 +146,7 @@ class Runner:
             return
         if run.are_outputs_known and not run.has_missing_outputs and not run.is_uploading:
             # the server stopped just before it recorded the end
+            remove_parts(run)
             self._journal.record(run_id, RunCompleted())
             return
         with self._abort_token(run_id, context) as abort:
@@ -167,6 +168,7 @@ class Runner:
                 self._storage.download_inputs(run, live, record, abort)
                 return False
             self._storage.upload_outputs(run, live, record, abort)
+        remove_parts(run)
         record(RunCompleted())
         return True
 

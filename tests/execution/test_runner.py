@@ -4,7 +4,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,18 +15,30 @@ from comfyui_workflow.errors import AuthenticationFailed, ConnectionFailed, Stor
 from comfyui_workflow.execution.attempt import has_advanced
 from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.execution.runner import Runner, RunnerOptions
+from comfyui_workflow.execution.sent_pictures import FOLDER, sent_file
 from comfyui_workflow.retry import Backoff, HighWaterMarks
 from comfyui_workflow.runs.events import (
     AttemptFailed,
     CancelRequested,
     Durability,
     ExecutionStarted,
+    NodesPlanned,
     NoticeAdded,
+    OutputsFetched,
     PhaseEntered,
     PromptPrepared,
     PromptSentAgain,
+    PromptSucceeded,
 )
-from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus, new_run_id
+from comfyui_workflow.runs.model import (
+    NodeProgress,
+    OutputFile,
+    Phase,
+    Run,
+    RunRequest,
+    RunStatus,
+    new_run_id,
+)
 from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.scheduling.executor import UnlimitedContext
 from comfyui_workflow.stores.base import Change
@@ -74,13 +87,14 @@ def started(
     store: MemoryRunStore,
     sessions: "Refusing | LettingThroughWhatIsSmall",
     patience_s: float = 120.0,
+    output_dir: Path = Path("/nowhere"),
 ) -> tuple[RunJournal, str, Callable[[UnlimitedContext], None]]:
     journal = RunJournal(store)
     request = RunRequest(
         target=target_of_record("root@host"),
         workflow=Workflow(graph={}),
         workflow_name="w",
-        output_dir="/nowhere",
+        output_dir=str(output_dir),
         comfyui_port=1,
         comfyui_input_dir="",
         comfyui_output_dir="",
@@ -167,6 +181,20 @@ def test_nothing_of_a_failed_attempt_is_kept_until_the_next_one(monkeypatch: pyt
     finally:
         context.stop.cancel()
         runner.join(10)
+
+
+def test_a_run_that_lacked_only_its_end_leaves_no_hidden_picture(tmp_path: Path) -> None:
+    journal, run_id, execute = started(MemoryRunStore(), Refusing(), output_dir=tmp_path)
+    output = OutputFile(filename="websocket_5_00001.png", folder=FOLDER, node_id="5")
+    journal.record(run_id, PromptPrepared(prompt_id="p", boot_marker=None))
+    nodes = (NodeProgress(node_id="5", node_type="SaveImageWebsocket"),)
+    journal.record(run_id, NodesPlanned(nodes=nodes))
+    journal.record(run_id, PromptSucceeded(outputs=(output,)))
+    run = journal.record(run_id, OutputsFetched(outputs=(replace(output, local_path="/o.png"),)))
+    sent_file(run, "5", 1).write_bytes(b"")
+    execute(UnlimitedContext(stop=CancelToken()))
+    assert journal.get(run_id).status is RunStatus.COMPLETED
+    assert list(tmp_path.iterdir()) == []
 
 
 class LettingThroughWhatIsSmall:
