@@ -461,7 +461,7 @@ def _conversion(body: dict[str, Any]) -> ImageConversion | None:
     try:
         return None if given is None else read_conversion(given)
     except InvalidConversion as error:
-        raise InvalidRequest(f"convert{'.' if error.location else ''}{error}") from error
+        raise InvalidRequest(f"convert{'.' if error.location else ' '}{error}") from error
 
 
 def _seed_mode(body: dict[str, Any]) -> SeedMode:

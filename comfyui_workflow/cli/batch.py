@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,19 @@ from click.core import ParameterSource
 
 from comfyui_workflow.cli.batch_files import collect_files, urls_in
 from comfyui_workflow.cli.batch_outcome import conclude_batch, follow_to_end
-from comfyui_workflow.cli.batch_rows import Rows, combined_rows, read_body, read_rows
+from comfyui_workflow.cli.batch_rows import Row, Rows, combined_rows, read_body, read_rows
 from comfyui_workflow.cli.exit_codes import outcome_code, sigterm_as_interrupt
-from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
+from comfyui_workflow.cli.input_values import read_values, set_option
 from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.options import (
     SSH_HELP,
     SSH_METAVAR,
     absolute_key_files,
-    comfy_api_key_option,
-    comfyui_port_option,
-    convert_option,
     existing_file,
     existing_workflow,
-    input_option,
     json_option,
-    output_dir_option,
-    previews_option,
-    priority_option,
-    provision_option,
-    upload_option,
-    webhook_option,
 )
+from comfyui_workflow.cli.order_options import order_options, with_details
 from comfyui_workflow.cli.own_server import running_or_own_server
 from comfyui_workflow.cli.servers import (
     ReachedServer,
@@ -58,7 +49,7 @@ Exit codes:
   4    no server answers
   130  interrupted by Ctrl-C; the batch continues
 """
-_ALLOWED_WITH_BODY = {"rows", "comfy_api_key", "detach", "server", "as_json"}
+_ALLOWED_WITH_BODY = {"rows", "comfy_org_api_key", "detach", "server", "as_json"}
 _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 
 
@@ -80,25 +71,15 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
     help="Run every combination of values, instead of --rows. 3.seed=1..4 is four seeds; 6.text=@prompts.txt "
     "reads one value from each line. Can be repeated.",
 )
-@input_option
 @set_option
-@seed_mode_option
-@output_dir_option
-@upload_option
-@click.option("--name", help="Name of the batch. Default: the file name of the workflow.")
+@order_options
+@click.option("--name", "batch_name", help="Name of the batch. Default: the file name of the workflow.")
 @click.option(
     "--stagger",
     type=click.FloatRange(0, 86_400),
     help="Minimum number of seconds between the starts of two runs.",
 )
 @click.option("--stop-on-error", is_flag=True, help="Cancel the waiting runs when a run fails.")
-@priority_option
-@comfyui_port_option
-@previews_option
-@convert_option
-@provision_option
-@comfy_api_key_option
-@webhook_option
 @click.option("--detach", is_flag=True, help="Start the batch, print its id and exit.")
 @server_option
 @json_option
@@ -126,7 +107,7 @@ def batch(
     --rows can also name a JSON file with the body of POST /comfyui/workflow/batch. Such a file describes the
     whole batch, so it cannot be combined with WORKFLOW or with options that describe runs.
     """
-    order = _whole_batch(ctx, rows, options["comfy_api_key"]) or _varied_batch(rows, vary, options)
+    order = _whole_batch(ctx, rows, options["comfy_org_api_key"]) or _varied_batch(rows, vary, options)
     with sigterm_as_interrupt(), _server(server, detach=detach) as reached:
         if reached.is_own:
             say("No server is running, so this command runs its own server until the batch is finished.")
@@ -178,9 +159,9 @@ def _varied_batch(rows: Path | None, vary: tuple[str, ...], options: dict[str, A
     given = read_rows(rows) if rows else combined_rows(vary)
     directories = [Path(), *([rows.parent] if rows else [])]
     values, files = collect_files(given.values, directories)
-    order = BatchOrder(**_order(options), rows=values)
+    order = _order(options, values)
     order["input_images"] = list(
-        dict.fromkeys([*options["images"], *files, *urls_in(values)])
+        dict.fromkeys([*options["input_images"], *files, *urls_in(values)])
     )  # rows name these
 
     def ask(client: WorkflowServer) -> BatchStartedDocument:
@@ -192,26 +173,17 @@ def _varied_batch(rows: Path | None, vary: tuple[str, ...], options: dict[str, A
     return ask
 
 
-def _order(options: dict[str, Any]) -> BatchOrder:
-    output_dir: Path | None = options["output_dir"]
-    return BatchOrder(
+def _order(options: dict[str, Any], rows: Sequence[Row]) -> BatchOrder:
+    order = BatchOrder(
         workflow=options["workflow"],
         ssh_connection=options["ssh_connection"],
         inputs=read_values(options["settings"]),
-        seed_mode=options["seed_mode"],
-        output_dir=output_dir,
-        upload=options["upload"],
-        comfyui_port=options["comfyui_port"],
-        include_previews=options["previews"],
-        convert=options["convert"],
-        provision=options["provision"],
-        priority=options["priority"],
-        comfy_org_api_key=options["comfy_api_key"],
-        webhook=options["webhook"],
-        batch_name=options["name"],
+        batch_name=options["batch_name"],
         stagger_s=options["stagger"] or 0,
         on_error=(OnError.STOP if options["stop_on_error"] else OnError.CONTINUE).value,
+        rows=rows,
     )
+    return with_details(order, options)
 
 
 def _with_row(refusal: RequestRefused, rows: Rows) -> RequestRefused:

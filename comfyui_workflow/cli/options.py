@@ -1,16 +1,13 @@
 """Arguments, options and help texts that several commands share."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.files.spellings import existing_spelling
 from comfyui_workflow.parsing.ssh_address import with_absolute_keys
 from comfyui_workflow.parsing.storage_urls import is_storage_url
-from comfyui_workflow.runs.image_conversion import read_conversion
 from comfyui_workflow.server_address import PREFIX
 
 COMFY_API_KEY = f"{PREFIX}COMFY_API_KEY"
@@ -52,11 +49,6 @@ def absolute_key_files(_context: click.Context, _parameter: click.Parameter, val
     return value and with_absolute_keys(value, absolute)
 
 
-def _absolute(_ctx: click.Context, _option: click.Parameter, given: Path | None) -> Path | None:
-    """Leaves ~ to the server: a shell expands it only at the beginning of a word, not in --output-dir=~/a."""
-    return given if given is None or given.parts[:1] == ("~",) else given.absolute()
-
-
 workflow_argument = click.argument("workflow", type=existing_workflow)
 ssh_option = click.option(
     "--ssh",
@@ -68,79 +60,23 @@ ssh_option = click.option(
 )
 input_option = click.option(
     "--input",
-    "images",
+    "input_images",
     type=existing_input,
     multiple=True,
     help="Input file to upload, a directory of frames, or the URL of a file (https, s3, hf). It goes below "
     "ComfyUI's input directory where the workflow names it, as in pasted/photo.png. Can be repeated.",
 )
-upload_option = click.option(
-    "--upload",
-    metavar="URL",
-    help="Also upload the outputs: s3://bucket/prefix, hf://owner/repo/directory, a container of Azure, or a "
-    "web URL that takes PUT.",
-)
 comfyui_port_option = click.option(
     "--comfyui-port", type=click.IntRange(1, 65535), help="Port of ComfyUI on the instance."
 )
-output_dir_option = click.option(
-    "--output-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    callback=_absolute,
-    help="Directory for the outputs, on the server's machine.",
-)
-
-
-def _conversion(_ctx: click.Context, _option: click.Parameter, text: str | None) -> dict[str, Any] | None:
-    """Parses `webp:quality=90,lossless`. Raises: click.BadParameter."""
-    if text is None:
-        return None
-    format_, _, rest = text.partition(":")
-    parts = [part.partition("=") for part in filter(None, rest.split(","))]
-    options = {name.strip(): _option_value(value.strip()) if given else True for name, given, value in parts}
-    try:
-        return read_conversion({"format": format_.strip(), "options": options}).document()
-    except InvalidRequest as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _option_value(text: str) -> bool | int | str:
-    if text in ("true", "false"):
-        return text == "true"
-    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text
-
-
-previews_option = click.option("--previews", is_flag=True, help="Also fetch preview pictures.")
-convert_option = click.option(
-    "--convert",
-    metavar="FORMAT[:OPTION=VALUE,…]",
-    callback=_conversion,
-    help="Format of the output images: jpeg, jpg or webp, with options of sharp: webp:quality=90,effort=6 or "
-    "webp:lossless.",
-)
-provision_option = click.option(
-    "--provision",
-    is_flag=True,
-    help="Install models and node packs that the instance lacks, on the instance, from where the workflow "
-    "says. A loader may then have a URL in place of a name.",
-)
-priority_option = click.option(
-    "--priority",
-    type=click.IntRange(-HIGHEST_PRIORITY, HIGHEST_PRIORITY),
-    help="Priority, default 0. Runs with a higher priority start first on the same instance.",
-)
 comfy_api_key_option = click.option(
     "--comfy-api-key",
+    "comfy_org_api_key",
     metavar="KEY",
     envvar=COMFY_API_KEY,
     show_envvar=True,
     help="API key of Comfy.org, for nodes that call a paid service. Other users of this machine can see "
     "options of running commands: prefer the environment variable.",
-)
-webhook_option = click.option(
-    "--webhook",
-    metavar="URL",
-    help="URL that gets a POST request when it has ended, also if this command ends before.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print only the response, as JSON.")
 

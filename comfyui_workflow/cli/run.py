@@ -12,24 +12,10 @@ from comfyui_workflow.cli.exit_codes import (
     sigterm_as_interrupt,
 )
 from comfyui_workflow.cli.follow import follow
-from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
+from comfyui_workflow.cli.input_values import read_values, set_option
 from comfyui_workflow.cli.messages import print_locations, say
-from comfyui_workflow.cli.options import (
-    EXIT_CODES_HELP,
-    comfy_api_key_option,
-    comfyui_port_option,
-    convert_option,
-    input_option,
-    json_option,
-    output_dir_option,
-    previews_option,
-    priority_option,
-    provision_option,
-    ssh_option,
-    upload_option,
-    webhook_option,
-    workflow_argument,
-)
+from comfyui_workflow.cli.options import EXIT_CODES_HELP, json_option, ssh_option, workflow_argument
+from comfyui_workflow.cli.order_options import order_options, with_details
 from comfyui_workflow.cli.own_server import running_or_own_server
 from comfyui_workflow.cli.screen import display
 from comfyui_workflow.cli.servers import (
@@ -46,42 +32,23 @@ from comfyui_workflow.runs.status import RunStatus
 @click.command(epilog=EXIT_CODES_HELP)
 @workflow_argument
 @ssh_option
-@input_option
 @set_option
-@seed_mode_option
-@output_dir_option
-@upload_option
-@click.option("--name", help="Name of the run. Default: the file name of the workflow.")
-@comfyui_port_option
-@previews_option
-@convert_option
-@provision_option
-@priority_option
-@comfy_api_key_option
-@webhook_option
+@order_options
+@click.option("--name", "workflow_name", help="Name of the run. Default: the file name of the workflow.")
 @server_option
 @json_option
 @click.pass_context
 def run(
     ctx: click.Context,
+    /,
     *,
     workflow: Path | str,
     ssh_connection: str,
-    images: tuple[Path | str, ...],
     settings: tuple[str, ...],
-    seed_mode: str,
-    output_dir: Path | None,
-    upload: str | None,
-    name: str | None,
-    comfyui_port: int | None,
-    previews: bool,
-    convert: dict[str, Any] | None,
-    provision: bool,
-    priority: int | None,
-    comfy_api_key: str | None,
-    webhook: str | None,
+    workflow_name: str | None,
     server: str | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Run WORKFLOW on an instance and fetch its outputs.
 
@@ -91,22 +58,14 @@ def run(
     The run continues on the server when this command ends. If no server is running (and none is named), this
     command starts its own server until the run is finished.
     """
-    order = Order(
-        workflow=workflow,
-        ssh_connection=ssh_connection,
-        input_images=images,
-        inputs=read_values(settings),
-        seed_mode=seed_mode,
-        output_dir=output_dir,
-        upload=upload,
-        workflow_name=name,
-        comfyui_port=comfyui_port,
-        include_previews=previews,
-        convert=convert,
-        provision=provision,
-        priority=priority,
-        comfy_org_api_key=comfy_api_key,
-        webhook=webhook,
+    order = with_details(
+        Order(
+            workflow=workflow,
+            ssh_connection=ssh_connection,
+            inputs=read_values(settings),
+            workflow_name=workflow_name,
+        ),
+        options,
     )
     with sigterm_as_interrupt(), running_or_own_server(server) as reached:
         if reached.is_own:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +16,7 @@ from comfyui_workflow.cli.options import (
     ssh_option,
     workflow_argument,
 )
+from comfyui_workflow.cli.order_options import credentials_option
 from comfyui_workflow.cli.own_server import asking_server
 from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.servers import server_option
@@ -37,6 +39,7 @@ _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
 @ssh_option
 @input_option
 @set_option
+@credentials_option
 @comfyui_port_option
 @comfy_api_key_option
 @server_option
@@ -47,10 +50,11 @@ def validate(
     *,
     workflow: Path | str,
     ssh_connection: str,
-    images: tuple[Path | str, ...],
+    input_images: tuple[Path | str, ...],
     settings: tuple[str, ...],
+    credentials: list[Any] | None,
     comfyui_port: int | None,
-    comfy_api_key: str | None,
+    comfy_org_api_key: str | None,
     server: str | None,
     as_json: bool,
 ) -> None:
@@ -61,10 +65,11 @@ def validate(
     order = Order(
         workflow=workflow,
         ssh_connection=ssh_connection,
-        input_images=images,
+        input_images=input_images,
         inputs=read_values(settings),
+        credentials=credentials,
         comfyui_port=comfyui_port,
-        comfy_org_api_key=comfy_api_key,
+        comfy_org_api_key=comfy_org_api_key,
     )
     with sigterm_as_interrupt(), asking_server(server) as client:
         inspection = client.validate(**order)

@@ -15,15 +15,9 @@ from comfyui_workflow.cli.options import (
     SSH_HELP,
     SSH_METAVAR,
     absolute_key_files,
-    comfy_api_key_option,
-    comfyui_port_option,
-    input_option,
     json_option,
-    output_dir_option,
-    previews_option,
-    priority_option,
-    webhook_option,
 )
+from comfyui_workflow.cli.order_options import order_options, with_details
 from comfyui_workflow.cli.own_server import asking_server, running_or_own_server
 from comfyui_workflow.cli.run import conclude, follow_run
 from comfyui_workflow.cli.run_text import plain
@@ -94,14 +88,8 @@ def show(*, name: str, server: str | None, as_json: bool) -> None:
     callback=absolute_key_files,
     help=SSH_HELP,
 )
-@input_option
-@output_dir_option
+@order_options
 @click.option("--name", "workflow_name", help="Name of the run. Default: the name of the custom workflow.")
-@comfyui_port_option
-@previews_option
-@priority_option
-@comfy_api_key_option
-@webhook_option
 @server_option
 @json_option
 @click.pass_context
@@ -124,17 +112,13 @@ def run_workflow(
         if reached.is_own:
             say("No server is running, so this command runs its own server until the run is finished.")
         described = reached.client.custom_workflow(name)
-        order = CustomOrder(
-            input=read_params(params, described),
-            ssh_connection=options["ssh_connection"],
-            input_images=options["images"],
-            output_dir=options["output_dir"],
-            workflow_name=options["workflow_name"],
-            comfyui_port=options["comfyui_port"],
-            include_previews=options["previews"],
-            priority=options["priority"],
-            comfy_org_api_key=options["comfy_api_key"],
-            webhook=options["webhook"],
+        order = with_details(
+            CustomOrder(
+                input=read_params(params, described),
+                ssh_connection=options["ssh_connection"],
+                workflow_name=options["workflow_name"],
+            ),
+            options,
         )
         workflow_id = reached.client.run_custom(name, **order).workflow_id
         say(f"Run {workflow_id}")

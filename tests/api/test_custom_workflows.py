@@ -53,6 +53,32 @@ def test_one_is_run_as_execute_does(custom_api: Api) -> None:
     assert request.inputs == {"Prompt.text": "a lake", "3.steps": 25}
 
 
+def test_it_takes_the_fields_of_execute(custom_api: Api) -> None:
+    body = {
+        "upload": "https://8.8.8.8/renders",
+        "credentials": [{"url_pattern": "https://8.8.8.8/**", "auth": {"type": "bearer", "token": "t"}}],
+        "convert": {"format": "webp", "options": {"quality": 90}},
+        "provision": True,
+        "seed_mode": "randomize",
+    }
+    answer = run(custom_api, "cats/cat", input={"prompt": "a lake"}, **body)
+    assert answer.status_code == 200, answer.text
+    request = custom_api.journal.get(answer.json["workflow_id"]).request
+    assert (request.upload is None, request.provision, request.seed_mode) == (False, True, "randomize")
+    assert request.convert is not None
+    assert request.convert.document() == body["convert"]
+
+
+def test_a_file_of_a_request_may_be_a_url(custom_api: Api) -> None:
+    url = "https://8.8.8.8/in/cat.png?sig=secret"
+    answer = run(custom_api, "photo", input={"prompt": "x", "photo": url})
+    assert answer.status_code == 200, answer.text
+    request = custom_api.journal.get(answer.json["workflow_id"]).request
+    (download,) = request.downloads
+    assert request.inputs["6.text"] == download.path
+    assert "secret" not in download.url
+
+
 def test_a_python_file_is_run(custom_api: Api) -> None:
     run_id = run(custom_api, "square", input={"text": "x", "size": 32}).json["workflow_id"]
     assert custom_api.journal.get(run_id).request.workflow.graph["1"]["inputs"]["width"] == 32
@@ -95,6 +121,10 @@ CAT = {"prompt": "x"}
         ("cats/cat", {}, INVALID, "input.prompt is required"),
         ("cats/cat", {"input": CAT, "inputs": {}}, INVALID, "inputs is not a field"),
         ("cats/cat", {"input": CAT, "workflow": GRAPH}, INVALID, "workflow is not"),
+        ("cats/cat", {"input": CAT, "convert": "gif"}, INVALID, "convert must"),
+        ("cats/cat", {"input": CAT, "upload": 3}, INVALID, "upload must"),
+        ("cats/cat", {"input": CAT, "upload": "s3://"}, INVALID, "upload"),
+        ("cats/cat", {"input": CAT, "credentials": {}}, INVALID, "credentials must"),
         ("cats/cat", {"input": CAT, "input_images": 3}, INVALID, "input_images must"),
         ("square", {"input": {"text": "boom"}}, INVALID, "the workflow cannot be made: no paint"),
     ],

@@ -5,7 +5,7 @@ from typing import Any
 import click
 import pytest
 
-from comfyui_workflow.cli.options import convert_option
+from comfyui_workflow.cli.order_options import convert_option
 
 
 def parsed(*arguments: str) -> Any:

@@ -3,13 +3,18 @@
 import json
 from pathlib import Path
 
+import click
 import pytest
 from PIL import Image
 
+from comfyui_workflow.cli.batch import batch
+from comfyui_workflow.cli.run import run
+from comfyui_workflow.cli.workflows import run_workflow
 from tests.cli.conftest import Command
 from tests.integration.graphs import painted
 from tests.sandbox_process import SandboxProcess
 from tests.services.custom_files import PYTHON, write
+from tests.storage.file_server import serving_files
 
 
 @pytest.fixture
@@ -51,6 +56,42 @@ def test_one_is_run(command: Command, custom: Path, sandbox: SandboxProcess, tmp
     assert result.exit_code == 0, result.stderr
     picture = Path(result.stdout.strip())
     assert (picture.name, Image.open(picture).size) == ("from a file_00001_.png", (48, 48))
+
+
+def test_its_outputs_are_converted_and_uploaded(
+    command: Command, custom: Path, sandbox: SandboxProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMFYUI_WORKFLOW_PRIVATE_URLS", "true")
+    known = [{"url_pattern": "http://**", "auth": {"type": "bearer", "token": "t0ken"}}]
+    (tmp_path / "known.json").write_text(json.dumps({"credentials": known}))
+    with serving_files(wants={"Authorization": "Bearer t0ken"}) as storage:
+        result = command(
+            *("workflows", "run", "paint/square", "--ssh", sandbox.ssh_string, "--convert", "webp:lossless"),
+            *("--upload", f"{storage.url}/renders", "--credentials", tmp_path / "known.json"),
+        )
+    assert result.exit_code == 0, result.stderr
+    assert Path(result.stdout.strip()).name == "p_00001_.webp"
+    (path,) = storage.files
+    assert path.startswith("/renders/")
+    assert path.endswith("/p_00001_.webp")
+
+
+def options_of(command: click.Command) -> set[str]:
+    return {name for each in command.params if isinstance(each, click.Option) for name in each.opts}
+
+
+def test_it_has_the_options_of_run_and_batch() -> None:
+    about_the_workflow = {"--set"}
+    assert options_of(run) - about_the_workflow <= options_of(run_workflow)
+    assert options_of(run) <= options_of(batch)
+
+
+@pytest.mark.parametrize("content", ["", "3", "{}", '[{"url_pattern": "**", "auth": {"type": "key"}}]'])
+def test_credentials_that_cannot_be_used(command: Command, tmp_path: Path, content: str) -> None:
+    (tmp_path / "known.json").write_text(content)
+    result = command("workflows", "run", "a", "--credentials", tmp_path / "known.json")
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'known.json'}" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(

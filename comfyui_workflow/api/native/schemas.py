@@ -86,19 +86,12 @@ class WebhookSubscription(RequestBody):
     have ended. In a batch, `run.…` events are sent for each run."""
 
 
-class OneRun(RequestBody):
+class OrderFields(RequestBody):
+    """The fields that all orders of a run have in common."""
+
     ssh_connection: str | None = None
     """The target: the ssh command of the provider, `user@host:port`, `ssh://…`, the name of an instance,
     `any` (any enabled instance) or `any:<tag>`."""
-    workflow_file: str | None = None
-    """Path on the server of a workflow in API or editor format, or of a PNG, WEBP or JPEG that contains
-    one; or its URL."""
-    workflow: dict[str, Any] | str | None = None
-    """The workflow itself, in API or editor format, also as a JSON text. Give either this or
-    `workflow_file`."""
-    inputs: dict[str, Any] | None = None
-    """Values to set, by `<node id or title>.<input>`: `{"6.text": "a lake", "KSampler.steps": 30}`. An
-    unknown or ambiguous name is an error (400)."""
     seed_mode: SeedMode | None = None
     """Treatment of seeds: `saved` (default) keeps them, `control` applies each node's "control after
     generate", `randomize` draws new ones."""
@@ -145,6 +138,18 @@ class OneRun(RequestBody):
     """URL that is notified of the end of the run. Not taken over by `again`. Details: docs/api/webhooks.md"""
 
 
+class OneRun(OrderFields):
+    workflow_file: str | None = None
+    """Path on the server of a workflow in API or editor format, or of a PNG, WEBP or JPEG that contains
+    one; or its URL."""
+    workflow: dict[str, Any] | str | None = None
+    """The workflow itself, in API or editor format, also as a JSON text. Give either this or
+    `workflow_file`."""
+    inputs: dict[str, Any] | None = None
+    """Values to set, by `<node id or title>.<input>`: `{"6.text": "a lake", "KSampler.steps": 30}`. An
+    unknown or ambiguous name is an error (400)."""
+
+
 class RunOrder(OneRun):
     """The fields of one run. `ssh_connection` and one of `workflow` and `workflow_file` are required, unless
     `again` names a run that has them. Unknown fields are refused; null means the default."""
@@ -156,9 +161,9 @@ class RunOrder(OneRun):
     by name."""
 
 
-class CustomRunBody(RequestBody):
-    """The `input` of a custom workflow, and fields of `execute`, which describes them. Unknown fields are
-    refused."""
+class CustomRunBody(OrderFields):
+    """The `input` of a custom workflow, and the fields of `execute` without a workflow and `inputs`. Unknown
+    fields are refused."""
 
     input: dict[str, Any] | None = None
     """Values of its parameters; `GET` of the same path describes them."""
@@ -166,16 +171,6 @@ class CustomRunBody(RequestBody):
     """The target, as for `execute`. Default: `any`."""
     workflow_name: str | None = None
     """Display name. Default: the name of the custom workflow."""
-    input_images: list[str] | None = None
-    seed_mode: SeedMode | None = None
-    output_dir: str | None = None
-    comfyui_port: Port | None = None
-    comfyui_input_dir: str | None = None
-    comfyui_output_dir: str | None = None
-    include_previews: bool | None = None
-    priority: int | None = Field(None, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
-    comfy_org_api_key: str | None = Field(None, max_length=LONGEST_API_KEY)
-    webhook: str | WebhookSubscription | None = None
 
 
 class CustomWorkflow(ResponseBody):
