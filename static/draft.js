@@ -1,6 +1,7 @@
 // The draft of a run: its workflow, its target and its changed inputs. This module draws nothing.
 
 import { RUNS, ApiError, call, load, uploadFile } from "./api.js";
+import { deliveryBody, newDelivery, withoutSecrets } from "./delivery.js";
 import { forget, recall, recallHere, remember, rememberHere } from "./storage.js";
 
 const LAST_PLACE = "last-place-chosen";
@@ -28,6 +29,7 @@ export function newDraft(instances) {
     comfyuiPort: "", // as typed; only for an ssh string
     instances,
     apiKey: "", // of Comfy.org; sent with the run and stored nowhere
+    delivery: newDelivery(), // format, upload and webhook
     changes: {}, // "6.text" -> value
     pictures: {}, // "10.image" -> {path, filename, url}
     check: null, // {state: "checking" | "done" | "failed", message, answer, isStale}
@@ -38,10 +40,11 @@ export function newDraft(instances) {
   };
 }
 
-/** Saves the draft without its API key, so that it survives a reload or a login. */
+/** Saves the draft without its secrets, so that it survives a reload or a login. */
 export function save(draft) {
+  const delivery = withoutSecrets(draft.delivery);
   if (draft.isStarted || !draft.inspection) forget(DRAFT);
-  else rememberHere(DRAFT, JSON.stringify({ ...draft, apiKey: "", check: null, trouble: null, uploading: null, isStarting: false }));
+  else rememberHere(DRAFT, JSON.stringify({ ...draft, apiKey: "", delivery, check: null, trouble: null, uploading: null, isStarting: false }));
 }
 
 /** Returns the saved draft and deletes it from the storage; null if there is none. Its pictures have names only: their
@@ -51,14 +54,15 @@ export function restore() {
   forget(DRAFT);
   if (draft === null) return null;
   for (const picture of Object.values(draft.pictures)) picture.url = null;
-  return { ...draft, apiKey: "", number: ++drafts };
+  return { ...draft, apiKey: "", delivery: draft.delivery ?? newDelivery(), number: ++drafts };
 }
 
 /** Fills the draft with the request of an earlier run. Raises: ApiError. */
 export async function takeRun(draft, id) {
   const { request } = await load(`${RUNS}/${encodeURIComponent(id)}/request`);
-  const { workflow, inputs, workflow_name: name, ...rest } = request; // the server has the workflow: `again` refers to it
+  const { workflow, inputs, workflow_name: name, upload, convert, ...rest } = request; // the server has the workflow: `again` refers to it
   draft.base = { ...rest, again: id };
+  draft.delivery = newDelivery({ upload, convert });
   draft.fileName = draft.workflowName = name ?? "workflow";
   const isPlace = isNamed(request.ssh_connection, draft.instances);
   draft.place = isPlace ? request.ssh_connection : SSH_STRING;
@@ -165,6 +169,7 @@ function body(draft) {
     workflow_name: draft.workflowName.trim() || draft.fileName,
     inputs: { ...draft.changes, ...chosen },
     input_images: [...remainingImages(draft, chosen), ...pictures.map(([, { path }]) => path)],
+    ...deliveryBody(draft.delivery),
     ...(draft.apiKey.trim() && { comfy_org_api_key: draft.apiKey.trim() }),
   };
 }

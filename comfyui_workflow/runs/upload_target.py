@@ -261,12 +261,12 @@ def _http(given: Mapping[str, Any], *, by_run: bool, where: str) -> ReadUpload:
 
 def _text(given: Mapping[str, Any], name: str, where: str, *, is_optional: bool = False) -> str:
     value = given.get(name)
-    if value is None and is_optional:
+    if value is None or value == "":
+        if not is_optional:
+            raise InvalidRequest(f"{where}.{name} is required")
         return ""
     if not isinstance(value, str) or not value.isprintable() or len(value) > 8192:
         raise InvalidRequest(f"{where}.{name} must be a text")
-    if not value and not is_optional:
-        raise InvalidRequest(f"{where}.{name} is required")
     return value
 
 

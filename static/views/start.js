@@ -2,6 +2,7 @@
 
 import { INSTANCES, isUnreachable, load } from "../api.js";
 import { el } from "../dom.js";
+import { changeDelivery, deliveryFields, isDefault } from "../delivery.js";
 import * as drafts from "../draft.js";
 import { button, chooser } from "../components.js";
 import { toHome, toRun } from "../route.js";
@@ -52,6 +53,7 @@ export const actions = {
   nameRun: (_data, input) => { draft.workflowName = input.value; },
   choosePriority: (_data, input) => { draft.base.priority = Number(input.value) || 0; },
   typeApiKey: (_data, input) => { draft.apiKey = input.value; drafts.markStale(draft); },
+  changeDelivery: ({ name }, field) => { changeDelivery(draft.delivery, name, field.value); drafts.markStale(draft); },
   chooseSeeds: (_data, select) => { draft.base.seed_mode = select.value; },
   check: () => checkNow(),
   provision: () => { draft.base.provision = true; return start(); },
@@ -200,8 +202,8 @@ function slot(input) {
 function more() {
   const modes = [["saved", "as in the workflow"], ["control", "change as in the editor"], ["randomize", "new random seeds"]];
   const mode = draft.base.seed_mode ?? "saved";
-  return el("details", { "data-key": "more", open: mode !== "saved" },
-    el("summary", {}, "Name, seeds, priority, API key"),
+  return el("details", { "data-key": "more", open: mode !== "saved" || !isDefault(draft.delivery) },
+    el("summary", {}, "More: name, seeds, priority, image format, upload, webhook, API key"),
     el("div.fields", {},
       el("label.field", {}, el("span", {}, "Name of the run"),
         el("input", { type: "text", value: draft.workflowName, placeholder: draft.fileName, maxlength: 200, "data-do": "nameRun", "data-on": "input" })),
@@ -210,6 +212,7 @@ function more() {
           modes.map(([value, text]) => el("option", { value, selected: value === mode }, text)))),
       el("label.field", {}, el("span", {}, "Priority"),
         el("input", { type: "number", min: -1000, max: 1000, value: draft.base.priority ?? 0, "data-do": "choosePriority", "data-on": "input" })),
+      deliveryFields(draft.delivery),
       el("label.field", {}, el("span", {}, "Comfy.org API key"),
         el("input", { type: "password", value: draft.apiKey, maxlength: 1024, autocomplete: "off", spellcheck: "false",
           "data-do": "typeApiKey", "data-on": "input" }),

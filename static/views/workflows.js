@@ -3,6 +3,7 @@
 import { INSTANCES, call, isUnreachable, load, uploadFile } from "../api.js";
 import { el } from "../dom.js";
 import { chooser } from "../components.js";
+import { changeDelivery, deliveryBody, deliveryFields, newDelivery } from "../delivery.js";
 import { randomKey } from "../draft.js";
 import { toRun, toWorkflow, toWorkflows } from "../route.js";
 
@@ -27,6 +28,7 @@ const newForm = ({ name, input_schema: schema }, address) => ({
   values: Object.fromEntries(Object.entries(schema?.properties ?? {}).filter(([, each]) => "default" in each).map(([field, each]) => [field, each.default])),
   files: {}, // the names of uploaded files, by parameter
   target: "any",
+  delivery: newDelivery(),
   trouble: null,
   uploading: null,
   isStarting: false,
@@ -57,7 +59,10 @@ function drawForm(workflow, instances) {
     workflow.trouble ? el("p.problem", { "data-key": "trouble" }, workflow.trouble) : el("form.start", { "data-key": `form ${form.key}`, "data-do": "runCustom" },
       el("section.card.what-to-run", { "aria-labelledby": "parameters" },
         el("h2", { id: "parameters" }, "Parameters"),
-        el("div.fields", {}, Object.entries(properties).map(([name, schema]) => field(name, schema, required.includes(name))))),
+        el("div.fields", {}, Object.entries(properties).map(([name, schema]) => field(name, schema, required.includes(name)))),
+        el("details", { "data-key": "more" },
+          el("summary", {}, "More: image format, upload, webhook"),
+          el("div.fields", {}, deliveryFields(form.delivery, "changeCustomDelivery")))),
       el("aside", {}, where(instances), footer())),
   ];
 }
@@ -109,6 +114,7 @@ function footer() {
 
 export const actions = {
   typeValue: ({ name, json }, input) => setValue(name, input, json !== undefined),
+  changeCustomDelivery: ({ name }, input) => { changeDelivery(form.delivery, name, input.value); form.trouble = null; },
   chooseCustomPlace: (_data, select) => { form.target = select.value; },
   chooseValueFile: ({ name }, input) => takeFile(name, input),
   runCustom: () => start(),
@@ -151,11 +157,11 @@ async function takeFile(name, input) {
 }
 
 async function start() {
-  const { values: input, target, address } = form;
+  const { values: input, target, address, delivery } = form;
   Object.assign(form, { trouble: null, isStarting: true });
   redraw();
   try {
-    const { workflow_id: id } = await call("POST", address, { input, ssh_connection: target }, { key: form.key });
+    const { workflow_id: id } = await call("POST", address, { input, ssh_connection: target, ...deliveryBody(delivery) }, { key: form.key });
     form.isStarted = true;
     location.hash = toRun(id);
   } catch (error) {
