@@ -6,7 +6,6 @@ recovers and starts them. `python app.py` serves; `create_app(settings)` returns
 another WSGI server.
 """
 
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import IO
 
 from flask import Flask
 
@@ -32,12 +30,11 @@ from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.limits import MB, InstanceLimits, KnownBreaches, LimitBreaches
 from comfyui_workflow.comfyui.messages import Message
 from comfyui_workflow.comfyui.queue import PromptMark
-from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.delivery.output_uploads import OutputUploader
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
 from comfyui_workflow.delivery.webhooks.standard import signing_key
 from comfyui_workflow.delivery.webhooks.system_events import SystemEventOptions, SystemEvents
-from comfyui_workflow.errors import ConfigurationError, StorageError, StoreError, WorkflowError
+from comfyui_workflow.errors import ConfigurationError, StoreError, WorkflowError
 from comfyui_workflow.execution.input_prefetch import InputPrefetcher
 from comfyui_workflow.execution.late_copies import LateCopyWatcher
 from comfyui_workflow.execution.live_progress import LiveProgress
@@ -62,7 +59,6 @@ from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.proxy.used_ports import UsedPorts
-from comfyui_workflow.runs.credentials import NO_SECRETS
 from comfyui_workflow.runs.model import needs_url_secrets
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
@@ -114,9 +110,6 @@ from comfyui_workflow.stores.files.webhooks import FileWebhookStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.web import api_docs, pages
 
-LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
-"""Maximum size of an input image that is given by its URL."""
-IMAGE_TIMEOUT_S = 120.0
 APIS = (
     runs.API,
     batches.API,
@@ -383,6 +376,7 @@ def create_parts(
     settings, damage = base.settings, base.damage
     outbox = Outbox(FileWebhookStore(base.file("webhooks"), damage), base.web, outbox_options(settings))
     uploads = Uploads(base.file("uploads"), settings.uploads_kept_s, service.images_needed)
+    urls = UrlInputs(storages=base.storages, cache=base.downloads, uploads=uploads)
     notifier = RunNotifier(
         RunNotifierTools(
             journal=base.journal,
@@ -402,7 +396,7 @@ def create_parts(
             store=jobs,
             outbox=outbox,
             web=base.web,
-            downloads=base.downloads,
+            urls=urls,
             sessions=base.sessions,
         ),
         outbox=outbox,
@@ -418,7 +412,7 @@ def create_parts(
         live_view=live_view,
         files=path_policy(settings),
         uploads=uploads,
-        urls=UrlInputs(storages=base.storages, cache=base.downloads, uploads=uploads),
+        urls=urls,
         custom_workflows=CustomWorkflows(settings.workflow_dir),
         settings=settings,
         damage=damage,
@@ -557,7 +551,7 @@ def create_jobs(
     store: JobStore,
     outbox: Outbox,
     web: GuardedClient,
-    downloads: DownloadCache,
+    urls: UrlInputs,
     sessions: Pool[InstanceKey, ComfyUISession],
 ) -> JobService:
     return JobService(
@@ -568,26 +562,11 @@ def create_jobs(
         presenters=PRESENTERS,
         check_url=web.check,
         send=web.exchange,
-        fetch=partial(fetch_image, web, downloads),
-        check_image_url=downloads.check,
+        fetch=urls.get_image,
+        check_image_url=urls.check_image,
         bucket=settings.bucket,
         refresh=refresher(sessions) if settings.refresh_worker else None,
     )
-
-
-def fetch_image(web: GuardedClient, downloads: DownloadCache, url: str, file: IO[bytes]) -> None:
-    """Downloads an image of a job. Raises: UrlRefused, WebError, StorageError, StoreError."""
-    if url.lower().startswith("http"):
-        web.download(url, file, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S)
-        return
-    path = downloads.fetch(url, NO_SECRETS, stop=CancelToken(), report=check_image_size)
-    with path.open("rb") as found:
-        shutil.copyfileobj(found, file)
-
-
-def check_image_size(done_bytes: int, total_bytes: int) -> None:
-    if max(done_bytes, total_bytes) > LARGEST_IMAGE_BYTES:
-        raise StorageError(f"The image is larger than {LARGEST_IMAGE_BYTES // MB} MB")
 
 
 def check_server_id_and_host_keys(known_hosts: KnownHosts, damage: DamageReport) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from io import BytesIO
 from typing import IO
 
 import certifi
@@ -22,7 +21,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.response import HTTPResponse
 
 from comfyui_workflow import __version__
-from comfyui_workflow.errors import StoreError, UrlRefused, WebError, WebUnavailable
+from comfyui_workflow.errors import UrlRefused, WebError, WebUnavailable
 from comfyui_workflow.safe_http.addresses import (
     AddressCheck,
     Resolve,
@@ -124,19 +123,11 @@ class GuardedClient:
     def fetch(self, url: str, most_bytes: int, timeout_s: float) -> Fetched:
         """Downloads a file into memory. Raises: UrlRefused; WebError; WebUnavailable if a retry may
         succeed."""
-        content = BytesIO()
-        content_type = self.download(url, content, most_bytes, timeout_s)
-        return Fetched(content=content.getvalue(), content_type=content_type)
-
-    def download(self, url: str, file: IO[bytes], most_bytes: int, timeout_s: float) -> str | None:
-        """Downloads a file in pieces, never as a whole in memory; returns its content type. Raises: as
-        `fetch`; StoreError."""
         with ExchangeDeadline(timeout_s) as deadline, self._answer("GET", url, None, {}, deadline) as answer:
             origin = read_url(url).origin
             _check_status(answer.status, origin)
-            for piece in _pieces(answer, most_bytes, origin):
-                _write(file, piece)
-            return answer.headers.get("Content-Type")
+            content = b"".join(_pieces(answer, most_bytes, origin))
+            return Fetched(content=content, content_type=answer.headers.get("Content-Type"))
 
     @contextmanager
     def stream(
@@ -273,14 +264,6 @@ def _pieces(answer: HTTPResponse, most_bytes: int, origin: str) -> Iterator[byte
         if count > most_bytes:
             raise WebError(f"{origin} sends more than {most_bytes} bytes")
         yield piece
-
-
-def _write(file: IO[bytes], piece: bytes) -> None:
-    """Separates errors of the local file from errors of the network. Raises: StoreError."""
-    try:
-        file.write(piece)
-    except OSError as error:
-        raise StoreError(f"The downloaded file cannot be stored: {error.strerror}") from error
 
 
 @cache

@@ -369,6 +369,23 @@ def test_a_job_takes_images_from_a_bucket(
     assert "there is no such file" in failed["error_message"]
 
 
+def test_images_of_jobs_come_from_the_cache_and_are_resumed(
+    make_server: Callable[..., ServerProcess], sandbox: SandboxProcess, files: FileServer
+) -> None:
+    blue = picture((0, 0, 255)) + noise(4_000_000)
+    files.files["/blue.png"] = blue
+    files.faults = ["cut 2000000"]
+    server = make_server(default_endpoint=sandbox.ssh_string, private_urls="true")
+    images = ({"name": "blue.png", "image": f"{files.url}/blue.png"},)
+    for _ in range(2):
+        job = Client(server).order(loaded("blue.png", prefix="job"), images=images)
+        assert color_of(server.until_finished(job["id"])) == (255, 255, 0)
+    cut, rest, again = files.asked
+    assert "Range" not in cut.headers
+    assert rest.headers["Range"] == "bytes=2000000-"
+    assert "If-None-Match" in again.headers
+
+
 def test_the_later_upload_to_one_url_wins(tmp_path: Path, files: FileServer) -> None:
     target = UploadTarget(kind=UploadKind.HTTP, place=files.url, by_run=False)
     uploader, began = OutputUploader(StorageRegistry(StorageSettings(), ANYWHERE)), threading.Event()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import product
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import requests
@@ -18,10 +18,10 @@ from comfyui_workflow.errors import (
     InvalidRequest,
     JobNotFound,
     RunConflict,
+    StorageError,
+    StorageUnavailable,
     StoreError,
     UrlRefused,
-    WebError,
-    WebUnavailable,
 )
 from comfyui_workflow.runs.events import (
     AttemptFailed,
@@ -90,7 +90,7 @@ class Made:
         self.store = MemoryRunStore()
         self.letters = Letters()
         self.refused: set[str] = set()
-        self.web: dict[str, bytes | WebError] = {}
+        self.web: dict[str, bytes | StorageError] = {}
         self.fetched: list[str] = []
         self.is_over = threading.Event()
         self.start()
@@ -126,16 +126,17 @@ class Made:
             raise UrlRefused("not there")
         return GuardedClient(may_reach_private=True).exchange(method, url, content, headers)
 
-    def fetch(self, url: str, file: IO[bytes]) -> None:
+    def fetch(self, url: str, path: Path) -> None:
         self.fetched.append(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if url.startswith("https://slow.example/"):
             assert self.is_over.wait(DEADLINE_S)
-            file.write(b"late")
+            path.write_bytes(b"late")
             return
         found = self.web[url]
-        if isinstance(found, WebError):
+        if isinstance(found, StorageError):
             raise found
-        file.write(found)
+        path.write_bytes(found)
 
     def submit(self, **order: Any) -> str:
         asked = JobOrder(**{**USUAL_ORDER, "request": request(graph=GRAPH), **order})
@@ -549,7 +550,7 @@ def test_an_image_that_does_not_come_is_tried_again_and_then_fails_its_job(
 ) -> None:
     monkeypatch.setattr("comfyui_workflow.services.jobs.image_downloads.WAIT_S", 0.01)
     slow, missing = "https://w.example/a", "https://w.example/b"
-    made.web = {slow: WebUnavailable("took too long"), missing: WebError("404")}
+    made.web = {slow: StorageUnavailable("took too long"), missing: StorageError("404")}
     for url, tries in ((slow, 4), (missing, 1)):
         job_id = made.submit(fetches=(ImageDownload(url=url, path=str(made.directory / "a.png")),))
         assert made.final(job_id).final is JobStatus.FAILED

@@ -6,19 +6,13 @@ transient error is retried up to `TRIES` attempts, with a growing delay; any oth
 """
 
 import logging
-import os
-import secrets
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import IO
 
-from comfyui_workflow.errors import JobNotFound, RunNotFound, StorageError, StoreError, UrlRefused, WebError
-from comfyui_workflow.files.atomic_write import make_private_directory
-from comfyui_workflow.files.disk_flush import flush_to_disk
+from comfyui_workflow.errors import JobNotFound, RunNotFound, StorageError, StoreError, UrlRefused
 from comfyui_workflow.runs.events import PhaseEntered, RunFailed
 from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, ImageDownload, Job
 from comfyui_workflow.runs.model import Phase
@@ -36,8 +30,8 @@ TRIES = 4
 WAIT_S = 2.0
 """Delay before the second attempt. Before the third it is twice as long, and so on."""
 
-FetchUrl = Callable[[str, IO[bytes]], object]
-"""`fetch(url, file)` downloads into a file. Raises: UrlRefused, WebError, StorageError, StoreError."""
+FetchUrl = Callable[[str, Path], object]
+"""`fetch(url, path)` places the complete file at the path. Raises: UrlRefused, StorageError, StoreError."""
 
 
 class ImageFetcher:
@@ -115,7 +109,7 @@ class ImageFetcher:
         """Downloads one image and queues the next, or starts the run. Raises: JobNotFound, RunNotFound."""
         try:
             after = self._download_next(job, job.fetches[0])
-        except (UrlRefused, WebError, StorageError, StoreError) as error:
+        except (UrlRefused, StorageError, StoreError) as error:
             self._on_error(error, job, image.tries)
         except (JobNotFound, RunNotFound):
             raise
@@ -133,12 +127,10 @@ class ImageFetcher:
         name = Path(fetch.path).name
         entered = PhaseEntered(phase=Phase.WAITING, message=f"Downloading {name}")
         self._journal.record(job.run_id, entered)
-        _write(Path(fetch.path), lambda file: self._fetch(fetch.url, file))
+        self._fetch(fetch.url, Path(fetch.path))
         return self._store.update(job.job_id, lambda job: _without(job, fetch))
 
-    def _on_error(
-        self, error: UrlRefused | WebError | StorageError | StoreError, job: Job, tries: int
-    ) -> None:
+    def _on_error(self, error: UrlRefused | StorageError | StoreError, job: Job, tries: int) -> None:
         if not error.is_transient or tries >= TRIES:
             self._fail(job, f"{Path(job.fetches[0].path).name}: {error}")
             return
@@ -161,21 +153,3 @@ class ImageFetcher:
 
 def _without(job: Job, done: ImageDownload) -> Job:
     return replace(job, fetches=tuple(fetch for fetch in job.fetches if fetch != done))
-
-
-def _write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file atomically. Raises: StoreError; the errors of `fill`."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        make_private_directory(path.parent)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            fill(file)
-        flush_to_disk([part])
-        part.replace(path)
-        flush_to_disk([path.parent])
-    except OSError as error:
-        raise StoreError(f"{path.name} cannot be stored: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
