@@ -23,7 +23,7 @@ import yaml
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.parsing.fields import refuse_unknown_fields
 from comfyui_workflow.parsing.untrusted import read_json, shown
-from comfyui_workflow.provisioning.git_urls import check_ref, read_git_url
+from comfyui_workflow.provisioning.git_urls import read_git_url
 from comfyui_workflow.provisioning.model_urls import plain_url, recorded_url
 from comfyui_workflow.runs.credentials import without_secrets
 from comfyui_workflow.workflows.model_sources import is_safe_path
@@ -224,15 +224,12 @@ def _package(given: str, where: str) -> WantedPackage:
 
 
 def _package_url(url: str, where: str) -> str:
+    if url.startswith("git+"):
+        return read_git_url(url, where).url
     plain = url.partition("#")[0]
-    if not url.startswith("git+"):
-        if without_secrets(plain) != plain:
-            raise InvalidRequest(f"{where}: its URL contains a secret, which pip would show; leave it out")
-        return plain
-    head, _, ref = plain.removeprefix("git+").partition("://")[2].partition("@")
-    if ref:
-        check_ref(ref, where)
-    return read_git_url(f"{plain.removeprefix('git+').partition('://')[0]}://{head}", where).url
+    if without_secrets(plain) != plain:
+        raise InvalidRequest(f"{where}: its URL contains a secret, which pip would show; leave it out")
+    return plain
 
 
 def _pack(given: str, where: str) -> WantedPack:
