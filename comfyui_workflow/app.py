@@ -38,10 +38,12 @@ from comfyui_workflow.errors import ConfigurationError, StoreError, WorkflowErro
 from comfyui_workflow.execution.input_prefetch import InputPrefetcher
 from comfyui_workflow.execution.late_copies import LateCopyWatcher
 from comfyui_workflow.execution.live_progress import LiveProgress
+from comfyui_workflow.execution.preparations import Preparations, Step, SubmissionGate
 from comfyui_workflow.execution.prompt_marks import PromptMarkCheck
 from comfyui_workflow.execution.runner import Runner, RunnerOptions
 from comfyui_workflow.execution.storage_steps import StorageSteps
 from comfyui_workflow.execution.submit import SubmissionContext
+from comfyui_workflow.execution.warm_up import WarmUp, read_warm_up
 from comfyui_workflow.instances.entries import complete
 from comfyui_workflow.instances.machines import NamedMachines
 from comfyui_workflow.instances.model import key_of_instance
@@ -52,6 +54,7 @@ from comfyui_workflow.instances.requests import InstanceRequests
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.usage import UsageLedger
 from comfyui_workflow.lifecycle import Component, Lifecycle, Notifier
+from comfyui_workflow.provisioning.manifests import ManifestProvisioner
 from comfyui_workflow.provisioning.offers import ModelOffers
 from comfyui_workflow.provisioning.packs import PackOffers, PackRules
 from comfyui_workflow.provisioning.provisioners import provisioners
@@ -77,6 +80,7 @@ from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.notifications import RunNotifier, RunNotifierTools
 from comfyui_workflow.services.path_policy import PathPolicy
+from comfyui_workflow.services.provisions import ManifestStep, ProvisionService
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.services.validation import ValidationService
@@ -104,12 +108,16 @@ from comfyui_workflow.stores.files.logins import FileLoginStore
 from comfyui_workflow.stores.files.ownership import OwnershipMonitor
 from comfyui_workflow.stores.files.pending import FilePendingStore
 from comfyui_workflow.stores.files.private_directories import restrict_to_owner
+from comfyui_workflow.stores.files.provisions import FileProvisionStore
 from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
 from comfyui_workflow.stores.files.webhooks import FileWebhookStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.web import api_docs, pages
+from comfyui_workflow.workflows.model import GraphRequest
 
+LARGEST_WARM_UP_BYTES = 16 * 1024 * 1024
+"""Maximum size of a file that the settings name: a manifest, a workflow."""
 APIS = (
     runs.API,
     batches.API,
@@ -236,14 +244,21 @@ class Components:
     executor: Executor
     copies: LateCopyWatcher
     resumption: Resumption
+    preparations: Preparations
+    checks: tuple[Callable[[], None], ...] = ()
+    """Checks of files that the settings name. Each raises ConfigurationError."""
 
 
 def create_server(settings: Settings) -> Server:
     base, fleet_changes, live_view = create_base(settings), Notifier(), LiveProgress()
-    instances = create_instances(base, fleet_changes)
+    gate = SubmissionGate()
+    provisions = create_provisions(base, gate)
+    steps_of_settings = preparation_steps(base, provisions)
+    preparations = Preparations(base.sessions, steps_of_settings, gate)
+    instances = create_instances(base, fleet_changes, preparations)
     copies = LateCopyWatcher(base.sessions, base.journal, settings.late_copies_s)
     steps = create_storage_steps(base)
-    dispatcher = create_dispatcher(base, instances, copies, live_view, steps)
+    dispatcher = create_dispatcher(base, instances, copies, live_view, steps, preparations=preparations)
     executor = InputPrefetcher(dispatcher, base.journal, steps, live_view)
     fleet_changes.listen(dispatcher.wake)
     base.store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
@@ -255,6 +270,7 @@ def create_server(settings: Settings) -> Server:
         live_view=live_view,
         batches=batches,
         jobs=jobs,
+        provisions=provisions,
     )
     resumption = Resumption(parts.service, parts.jobs)
     made = Components(
@@ -265,6 +281,8 @@ def create_server(settings: Settings) -> Server:
         executor=executor,
         copies=copies,
         resumption=resumption,
+        preparations=preparations,
+        checks=tuple(each.check for each in steps_of_settings if isinstance(each, ManifestStep)),
     )
     return Server(
         app=create_flask(parts),
@@ -334,6 +352,8 @@ def create_dispatcher(
     copies: LateCopyWatcher,
     live_view: LiveProgress,
     storage: StorageSteps,
+    *,
+    preparations: Preparations,
 ) -> Dispatcher:
     settings, ownership = base.settings, base.store.ownership
     sender = SubmissionContext(
@@ -354,6 +374,7 @@ def create_dispatcher(
         sender,
         storage=storage,
         provisioners=provisioners(pack_rules(settings), base.web),
+        preparations=preparations,
     )
     return Dispatcher(
         journal=base.journal,
@@ -372,6 +393,7 @@ def create_parts(
     live_view: LiveProgress,
     batches: BatchStore,
     jobs: JobStore,
+    provisions: ProvisionService,
 ) -> ApiServices:
     settings, damage = base.settings, base.damage
     outbox = Outbox(FileWebhookStore(base.file("webhooks"), damage), base.web, outbox_options(settings))
@@ -404,6 +426,7 @@ def create_parts(
         instances=instances,
         models=ModelService(base.sessions, download_rules(settings)),
         model_downloads=ModelDownloads(base.sessions, download_rules(settings)),
+        provisions=provisions,
         inspector=ValidationService(
             base.sessions,
             ModelOffers(download_rules(settings), base.web),
@@ -431,6 +454,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
             name="host keys", open=partial(check_server_id_and_host_keys, instances.known_hosts, parts.damage)
         ),
         Component(name="instances", open=instances.directory.load),
+        *(Component(name="manifest of the settings", open=check) for check in made.checks),
         Component(
             name="API keys",
             open=partial(keys.move_keys_from_records, base.file("runs")),
@@ -453,6 +477,8 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
         ),
         Component(name="sessions", stop=base.sessions.close),
         Component(name="model downloads", stop=parts.model_downloads.stop),
+        Component(name="provisions", start=parts.provisions.resume, stop=parts.provisions.stop),
+        Component(name="preparations", stop=made.preparations.stop),
         Component(name="late copies", stop=made.copies.stop),
         Component(name="runs", start=made.resumption.start, stop=partial(made.executor.stop, POLITE_STOP_S)),
         Component(name="webhooks", start=parts.outbox.start, stop=partial(parts.outbox.stop, OUTBOX_STOP_S)),
@@ -512,7 +538,57 @@ def start_in_thread(name: str, work: Callable[[], object]) -> None:
     threading.Thread(target=work, name=name, daemon=True).start()
 
 
-def create_instances(base: Foundation, changes: Notifier) -> InstanceServices:
+def create_provisions(base: Foundation, gate: SubmissionGate) -> ProvisionService:
+    rules = pack_rules(base.settings)
+    return ProvisionService(
+        sessions=base.sessions,
+        provisioner=ManifestProvisioner(rules, PackOffers(rules, base.web)),
+        store=FileProvisionStore(base.file("provisions"), base.damage),
+        orders=ApiKeys(base.file("provision_orders"), "The manifest of the instance"),
+        alone=gate.alone,
+        key_of=base.machines.key_of,
+    )
+
+
+def preparation_steps(base: Foundation, provisions: ProvisionService) -> tuple[Step, ...]:
+    """Returns what the settings say about each ComfyUI that has just started."""
+    settings, steps = base.settings, list[Step]()
+    if settings.manifest is not None or settings.manifest_json is not None:
+        read = partial(manifest_of, settings)
+        steps.append(ManifestStep(provisions=provisions, machine_of=base.machines.id_of, read=read))
+    if settings.warmup_prompt_file is not None or settings.warmup_prompt_url is not None:
+        steps.append(WarmUp(load=partial(warm_up_of, settings)))
+    return tuple(steps)
+
+
+def manifest_of(settings: Settings) -> str:
+    """Returns the text of the manifest. Raises: ConfigurationError."""
+    if settings.manifest_json is not None or settings.manifest is None:
+        return secret_of(settings.manifest_json) or ""
+    return content_of(settings.manifest, "MANIFEST").decode("utf-8", "replace")
+
+
+def warm_up_of(settings: Settings) -> GraphRequest:
+    """Returns the workflow of the warm-up. Raises: ConfigurationError, InvalidGraph, WebError."""
+    if settings.warmup_prompt_file is not None:
+        file = settings.warmup_prompt_file
+        return read_warm_up(content_of(file, "WARMUP_PROMPT_FILE"), str(file))
+    web = GuardedClient(may_reach_private=True)
+    fetched = web.fetch(secret_of(settings.warmup_prompt_url) or "", LARGEST_WARM_UP_BYTES, IMAGE_TIMEOUT_S)
+    return read_warm_up(fetched.content, "The file of WARMUP_PROMPT_URL")
+
+
+def content_of(file: Path, setting: str) -> bytes:
+    """Raises: ConfigurationError."""
+    try:
+        if file.stat().st_size > LARGEST_WARM_UP_BYTES:
+            raise ConfigurationError(f"{setting}: {file} is larger than {LARGEST_WARM_UP_BYTES // MB} MB")
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{setting}: {file} cannot be read: {error.strerror}") from error
+
+
+def create_instances(base: Foundation, changes: Notifier, preparations: Preparations) -> InstanceServices:
     """Creates everything about named instances. `changes` is notified when their list or state changes."""
     settings, sessions, damage = base.settings, base.sessions, base.damage
     store = FileInstanceStore(
@@ -523,7 +599,7 @@ def create_instances(base: Foundation, changes: Notifier) -> InstanceServices:
     )
     directory = InstanceRegistry(store, base.logins)
     base.machines.follow(directory.all)
-    monitors = create_monitors(settings, base.journal, sessions, changes, damage)
+    monitors = create_monitors(settings, base.journal, sessions, changes, damage, preparations=preparations)
     borrowed = Borrowed(directory, monitors, sessions)
     local_ports = LocalPorts(borrowed.borrow, policy=port_policy(settings), login=borrowed.login)
 
@@ -635,6 +711,8 @@ def create_monitors(
     sessions: Pool[InstanceKey, ComfyUISession],
     changes: Notifier,
     damage: DamageReport,
+    *,
+    preparations: Preparations,
 ) -> InstanceMonitors:
     options = MonitorOptions(
         wanted_for_s=max(settings.connection_idle_s, settings.idle_warning_s + WARNING_SEEN_S),
@@ -648,6 +726,7 @@ def create_monitors(
             options=options,
             is_given_up=lambda correlation: is_given_up(journal, correlation),
             tell=changes.notify,
+            prepare=preparations.look,
         )
     )
 

@@ -43,6 +43,10 @@ WORKER_NAMES = {
     "comfyui_api_max_queue_depth": "MAX_QUEUE_DEPTH",
     "comfyui_api_prepend_filenames": "PREPEND_FILENAMES",
     "workflow_dir": "WORKFLOW_DIR",
+    "manifest": "MANIFEST",
+    "manifest_json": "MANIFEST_JSON",
+    "warmup_prompt_file": "WARMUP_PROMPT_FILE",
+    "warmup_prompt_url": "WARMUP_PROMPT_URL",
     "system_webhook_url": "SYSTEM_WEBHOOK_URL",
     "system_webhook_events": "SYSTEM_WEBHOOK_EVENTS",
 }
@@ -399,6 +403,26 @@ class Settings(BaseSettings):
     provision_registry: str = Field(
         "https://api.comfy.org", description="ComfyUI's registry, which tells the repository of a node pack."
     )
+    manifest: Path | None = Field(
+        None,
+        description="File with a manifest, YAML or JSON, that is applied to each instance that has just come "
+        "up, before it takes runs. Unset: none. The name `MANIFEST` works too.",
+    )
+    manifest_json: SecretStr | None = Field(
+        None,
+        description="The manifest itself, as JSON. It has precedence over `MANIFEST`. The name "
+        "`MANIFEST_JSON` works too.",
+    )
+    warmup_prompt_file: Path | None = Field(
+        None,
+        description="File with a workflow that is run once on each ComfyUI that has just started. The "
+        "instance takes runs only afterwards. The name `WARMUP_PROMPT_FILE` works too.",
+    )
+    warmup_prompt_url: SecretStr | None = Field(
+        None,
+        description="URL of this workflow, if there is no `WARMUP_PROMPT_FILE`; its address may be private. "
+        "The name `WARMUP_PROMPT_URL` works too.",
+    )
     system_webhook_url: str | None = Field(
         None,
         description="URL that gets the messages of ComfyUI's websocket during runs, as webhooks; its address "
@@ -527,6 +551,8 @@ class Settings(BaseSettings):
         "output_dir",
         "cache_dir",
         "workflow_dir",
+        "manifest",
+        "warmup_prompt_file",
         "read_dirs",
         "write_dirs",
         "ssh_key",

@@ -139,9 +139,11 @@ class Sshd:
         self._more_config.extend(lines)
 
     def start_shells_in(self, home: Path) -> None:
-        """From the next start on, commands do not read the shell's start files of whoever runs the tests."""
+        """From the next start on, commands do not read the shell's start files of whoever runs the tests.
+        Programs in `home/bin` have precedence."""
         home.mkdir(exist_ok=True)
-        self.add_config(f"SetEnv HOME={home}")
+        path = f"{home}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        self.add_config(f"SetEnv HOME={home} PATH={path}")
 
     def serve_files_by(self, script: str) -> None:
         """From the next start on, a shell script serves SFTP: `exec $SFTP_SERVER` is the usual way."""

@@ -65,7 +65,7 @@ PLACES = {
     "rich": {"cli"},
     "msgspec": {"stores", "client"},
     "pydantic": {"runs", "settings", "cli", "sandbox", "api"},
-    "yaml": {"web"},
+    "yaml": {"web", "provisioning"},
     "python_calamine": {"cli"},
 }
 

@@ -26,6 +26,7 @@ from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.notifications import RunNotifier
 from comfyui_workflow.services.path_policy import PathPolicy
+from comfyui_workflow.services.provisions import ProvisionService
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.services.validation import ValidationService
@@ -48,6 +49,7 @@ class ApiServices:
     inspector: ValidationService
     models: ModelService
     model_downloads: ModelDownloads
+    provisions: ProvisionService
     live_view: LiveProgress
     files: PathPolicy
     uploads: Uploads

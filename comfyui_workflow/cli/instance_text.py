@@ -40,6 +40,9 @@ def troubles(instances: Sequence[InstanceDocument]) -> Iterator[str]:
     for instance in instances:
         if instance.state.trouble:
             yield f"{plain(instance.name)}: {plain(instance.state.trouble)}"
+        preparation = instance.state.preparation
+        if preparation is not None and preparation.status != "done":
+            yield f"{plain(instance.name)}: {plain(preparation.message)}"
         if instance.idle_warning:
             yield plain(instance.idle_warning)
 
@@ -93,6 +96,7 @@ def _entry(instance: InstanceDocument) -> Iterator[tuple[str, str]]:
 def _state(state: StateDocument) -> Iterator[tuple[str, str]]:
     yield "state", state.reachability
     yield "trouble", state.trouble or ""
+    yield "preparation", state.preparation.message if state.preparation else ""
     yield "version", f"ComfyUI {state.comfyui_version}" if state.comfyui_version else ""
     for device in state.devices:
         yield "device", f"{device.name}: {_memory(device)} free"

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import IO, Any, TypeVar, cast
 
 import click
 
@@ -14,6 +15,7 @@ from comfyui_workflow.cli.instance_text import (
 )
 from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.options import absolute_key_files, json_option
+from comfyui_workflow.cli.provision import conclude_provision, follow_provision, read_manifest_file
 from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.screen import print_table
 from comfyui_workflow.cli.servers import running_server, server_option
@@ -238,6 +240,46 @@ def interrupt(*, instance: str, prompt: str | None, run: str | None, server: str
     """Interrupt the running prompt of an instance, even if another client submitted it."""
     with running_server(server) as client:
         say(plain(client.instances.interrupt(instance, prompt_id=prompt, workflow_id=run).message))
+
+
+@instances.command()
+@_instance_argument
+@click.option(
+    "--manifest",
+    "manifest_file",
+    required=True,
+    type=click.File("r", encoding="utf-8-sig"),
+    metavar="FILE",
+    help="The manifest: YAML or JSON. `-` reads it from stdin.",
+)
+@click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+@click.option(
+    "--lock",
+    "lock_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Save what is there at the end: versions, commits, sizes and SHA-256, as JSON.",
+)
+@server_option
+@json_option
+def provision(
+    *,
+    instance: str,
+    manifest_file: IO[str],
+    dry_run: bool,
+    lock_file: Path | None,
+    server: str | None,
+    as_json: bool,
+) -> None:
+    """Put on a machine what a manifest names: packages, node packs and models.
+
+    What is there already is not touched, so it can be repeated. Ctrl-C ends the display only.
+    """
+    manifest = read_manifest_file(manifest_file)
+    with running_server(server) as client:
+        started = client.instances.provision(instance, manifest, dry_run=dry_run)
+        ended = None if dry_run else follow_provision(client, instance)
+    conclude_provision(started, ended, lock_file, as_json=as_json)
 
 
 @instances.command("forget-host-key")

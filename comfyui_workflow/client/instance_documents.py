@@ -35,6 +35,13 @@ class HostKeyDocument(Document, frozen=True, kw_only=True):
     offered: str | None = None
 
 
+class PreparationDocument(Document, frozen=True, kw_only=True):
+    """What the settings ask for after each start of ComfyUI. `status`: `running`, `done` or `failed`."""
+
+    status: str
+    message: str
+
+
 class StateDocument(Document, frozen=True, kw_only=True):
     """State of an instance at the last poll."""
 
@@ -52,6 +59,7 @@ class StateDocument(Document, frozen=True, kw_only=True):
     connected_since: datetime | None = None
     idle_since: datetime | None = None
     idle_s: float = 0.0
+    preparation: PreparationDocument | None = None
 
 
 class LocalPortDocument(Document, frozen=True, kw_only=True):
@@ -154,4 +162,52 @@ class CostsDocument(Document, frozen=True, kw_only=True):
     instances: tuple[InstanceCostsDocument, ...]
     removed: SpentDocument = SpentDocument()
     total: SpentDocument
+    raw: dict[str, Any]
+
+
+class PlanItemDocument(Document, frozen=True, kw_only=True):
+    """One entry of a manifest. `action`: `none`, `install`, `update`, `download` or `refused`."""
+
+    kind: str
+    name: str
+    action: str
+    found: str | None = None
+    reason: str | None = None
+
+
+class PlanDocument(Document, frozen=True, kw_only=True):
+    """What a manifest would change. `restarts`: ComfyUI would be restarted."""
+
+    items: tuple[PlanItemDocument, ...]
+    restarts: bool = False
+
+
+class ProvisionLineDocument(Document, frozen=True, kw_only=True):
+    number: int
+    text: str
+    at: datetime | None = None
+
+
+class ProvisionDocument(Document, frozen=True, kw_only=True):
+    """The application of a manifest. `status`: `running`, `completed`, `failed` or `cancelled`; `activity`:
+    the progress of the current step."""
+
+    status: str
+    error: str | None = None
+    activity: str | None = None
+    plan: tuple[PlanItemDocument, ...] = ()
+    log: tuple[ProvisionLineDocument, ...] = ()
+
+    @property
+    def is_running(self) -> bool:
+        return self.status == "running"
+
+
+class ProvisionAnswer(Document, frozen=True, kw_only=True):
+    """`plan`: of a dry run. `lock`: what was on the machine after the last complete application."""
+
+    message: str = ""
+    plan: PlanDocument | None = None
+    provision: ProvisionDocument | None = None
+    lock: dict[str, Any] | None = None
     raw: dict[str, Any]

@@ -1,5 +1,6 @@
 """Python client of the instance routes of the server: `server.instances`."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 from urllib.parse import quote
 
@@ -11,12 +12,15 @@ from comfyui_workflow.client.instance_documents import (
     InstanceDocument,
     InstanceListDocument,
     InterruptionDocument,
+    ProvisionAnswer,
     QueueDocument,
     RemovalDocument,
 )
 from comfyui_workflow.errors import InvalidRequest
 
 _BASE = "/comfyui/instances"
+PLAN_TIMEOUT_S = 120.0
+"""A plan asks the machine, and reads the files there whose SHA-256 the manifest names."""
 
 
 class InstanceFields(TypedDict, total=False):
@@ -86,6 +90,33 @@ class NamedInstances:
     def accept_host_key(self, instance: str, fingerprint: str) -> str:
         """Trusts the host key in `get(…).state.host_key.offered`. Returns the message of the server."""
         return self._message(instance, "accept-host-key", fingerprint=fingerprint)
+
+    def provision(
+        self,
+        instance: str,
+        manifest: Mapping[str, Any] | str,
+        *,
+        dry_run: bool = False,
+        credentials: Sequence[Mapping[str, Any]] | None = None,
+    ) -> ProvisionAnswer:
+        """Starts to put on the machine what a manifest names (an object, or its text in YAML or JSON), and
+        returns at once; `provision_state` tells what becomes of it. With `dry_run` it returns the plan, and
+        changes nothing."""
+        body: dict[str, Any] = {"manifest": manifest, "dry_run": dry_run}
+        if credentials is not None:
+            body["credentials"] = list(credentials)
+        path = f"{_path(instance)}/provision"
+        answer = self._calls.ask("POST", path, json=body, timeout_s=PLAN_TIMEOUT_S)
+        return self._calls.read(ProvisionAnswer, answer)
+
+    def provision_state(self, instance: str, *, after: int = 0) -> ProvisionAnswer:
+        """Returns the last application, with the lines of its log behind number `after`."""
+        path = f"{_path(instance)}/provision"
+        return self._calls.read(ProvisionAnswer, self._calls.ask("GET", path, params={"after": str(after)}))
+
+    def cancel_provision(self, instance: str) -> str:
+        """Stops the application of a manifest; what was done stays. Returns the message of the server."""
+        return str(self._calls.ask("DELETE", f"{_path(instance)}/provision").get("message"))
 
     def system_stats(self, instance: str) -> dict[str, Any]:
         """Returns the `/system_stats` of the ComfyUI of the instance, unchanged."""

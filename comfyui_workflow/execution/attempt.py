@@ -37,6 +37,7 @@ from comfyui_workflow.execution.outputs import (
     not_fetched_sentence,
     saved_again_sentence,
 )
+from comfyui_workflow.execution.preparations import Preparations
 from comfyui_workflow.execution.prepare import prepared_graph, refuse_unless_it_runs, validate_on_instance
 from comfyui_workflow.execution.results import ResultCollector
 from comfyui_workflow.execution.sent_pictures import SentPictures
@@ -73,7 +74,7 @@ from comfyui_workflow.runs.model import (
 )
 from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.scheduling.executor import ExecutionContext
-from comfyui_workflow.sessions.session import ComfyUISession
+from comfyui_workflow.sessions.session import ComfyUISession, key_of
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.workflows.api_nodes import missing_key_findings, partner_nodes
 from comfyui_workflow.workflows.graph import Graph, output_ids
@@ -165,6 +166,7 @@ class RunAttempt:
     sender: SubmissionContext
     models: ModelProvisioner
     packs: PackProvisioner
+    preparations: Preparations
 
     def execute(self) -> None:
         """Raises: Stopped; any error that ends the run or breaks the session."""
@@ -183,6 +185,7 @@ class RunAttempt:
             return
         if not run.is_accepted:  # ComfyUI has validated an accepted prompt itself
             self.session.refuse_if_broken()
+            self._await_preparation(run)
             run = self._prepare(run)
             self._plan_nodes(run)
         ended = self._submit_and_follow(run)
@@ -193,6 +196,17 @@ class RunAttempt:
             self._vanished(is_seen=ended.was_waiting or was_submitted_now)
         else:
             self._finish(ended.entry, may_lack_pictures=ended.may_lack_pictures)
+
+    def _await_preparation(self, run: Run) -> None:
+        """Waits until an instance that has just come up is prepared. A prompt that may be there already is
+        followed at once."""
+        if run.prompt_id is None:
+            self.preparations.wait(
+                key_of(run),
+                self.session,
+                self.abort,
+                lambda message: self._announce(Phase.WAITING, f"The instance is not ready yet: {message}"),
+            )
 
     def _run(self) -> Run:
         return self.journal.get(self.run_id)
@@ -440,6 +454,7 @@ class RunAttempt:
         classes = self._save_classes(self.session.definitions())
         may_overwrite = any(not self.session.saved_names.is_numbering(each) for each in classes)
         with self.context.submission_slot(self.abort, may_overwrite=may_overwrite):
+            self.preparations.gate.wait_open(self.session, self.abort)
             self.backoff.exclude(time.monotonic() - began_s)
             yield
 

@@ -28,15 +28,17 @@ _random = random.SystemRandom()
 def prepared_graph(session: ComfyUISession, request: RunRequest) -> Graph:
     """Returns the graph to submit; the request's own graph if nothing has to be changed. Raises:
     InvalidRequest; the error of a broken session."""
-    graph = _prepared(session, request)
+    graph = graph_on_instance(session, request)
     unlisted = unlisted_names(graph, session.definitions())
     if unlisted - InputFiles(request.input_images).references(unlisted).keys():
         session.invalidate_definitions()  # the file may have arrived since they were fetched
-        graph = _prepared(session, request)
+        graph = graph_on_instance(session, request)
     return graph
 
 
-def _prepared(session: ComfyUISession, request: RunRequest) -> Graph:
+def graph_on_instance(session: ComfyUISession, request: GraphRequest) -> Graph:
+    """Returns the graph for the node classes and models that the instance lists now. Raises: as
+    `prepared_graph`."""
     definitions = session.definitions()
     routes = remote_routes(request, definitions)
     return graph_for(request, definitions, {route: session.client.choices(route) for route in routes})

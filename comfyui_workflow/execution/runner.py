@@ -28,6 +28,7 @@ from comfyui_workflow.errors import (
 from comfyui_workflow.execution.attempt import RunAttempt
 from comfyui_workflow.execution.live_progress import LiveProgress, OnBytes
 from comfyui_workflow.execution.outputs import not_fetched_sentence, remove_parts
+from comfyui_workflow.execution.preparations import Preparations
 from comfyui_workflow.execution.storage_steps import StorageSteps
 from comfyui_workflow.execution.submit import SubmissionContext
 from comfyui_workflow.parsing.ssh_address import SshAddress
@@ -91,7 +92,9 @@ class Runner:
         *,
         storage: StorageSteps | None = None,
         provisioners: Provisioners | None = None,
+        preparations: Preparations | None = None,
     ) -> None:
+        self._preparations = preparations or Preparations(sessions)
         self._provisioners = provisioners or no_provisioners()
         self._sender = sender or SubmissionContext()
         self._storage = storage
@@ -203,6 +206,7 @@ class Runner:
                 sender=self._sender,
                 models=self._provisioners.models,
                 packs=self._provisioners.packs,
+                preparations=self._preparations,
             ).execute()
 
     def _with_placement(self, run: Run, context: ExecutionContext) -> Run:

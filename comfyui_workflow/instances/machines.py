@@ -1,6 +1,7 @@
 """Data of the named instances for a session with a machine: its login, and the ports of other instances."""
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 
 from comfyui_workflow.errors import InvalidAddress
 from comfyui_workflow.instances.model import Instance, key_of_instance
@@ -37,6 +38,17 @@ class NamedMachines:
         if all(self._resolved(key_of_instance(each)) != key for each in here):
             return frozenset()
         return frozenset(each.comfyui_port for each in here) - {key.comfyui_port}
+
+    def id_of(self, key: InstanceKey) -> str:
+        """Returns the id of the instance with this key; for any other machine, a name of its address."""
+        named = (each.id for each in self._at(key) if each.comfyui_port == key.comfyui_port)
+        address = f"{key.address.label} {key.comfyui_port}"
+        return next(named, None) or f"address-{sha256(address.encode()).hexdigest()[:16]}"
+
+    def key_of(self, instance_id: str) -> InstanceKey | None:
+        """Returns the session key of an instance; None if there is none with this id."""
+        found = next((each for each in self._instances() if each.id == instance_id), None)
+        return None if found is None else key_of_instance(found)
 
     def _at(self, key: InstanceKey) -> list[Instance]:
         return [each for each in self._instances() if self._machine(each) == _machine_of(key)]

@@ -21,7 +21,13 @@ from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUINotFound, HostKeyRefused, Stopped, WorkflowError
 from comfyui_workflow.instances.model import Instance, key_of_instance
-from comfyui_workflow.instances.state import InstanceState, Prompts, Reachability
+from comfyui_workflow.instances.state import (
+    InstanceState,
+    Preparation,
+    PreparationStatus,
+    Prompts,
+    Reachability,
+)
 from comfyui_workflow.instances.usage import UsageLedger
 from comfyui_workflow.retry import Backoff
 from comfyui_workflow.sessions.leases import lease_comfyui
@@ -58,6 +64,8 @@ class MonitorContext:
     needs it; None if the run is not ours."""
     tell: Callable[[], None]
     """Notifies that an instance became ready or stopped being ready. Called with no lock held."""
+    prepare: Callable[[InstanceKey, ComfyUISession], Preparation | None] = lambda _key, _session: None
+    """Starts what a ComfyUI that has just started needs, and returns its state without waiting."""
 
 
 class InstanceMonitor:
@@ -195,8 +203,11 @@ class InstanceMonitor:
         self._poll_system(session)
         self._account(prompts.is_busy)
         idle_since = None if prompts.is_busy else self._state.idle_since or now()
+        preparation = self._context.prepare(key_of_instance(self.instance), session)
+        is_prepared = preparation is None or preparation.status is not PreparationStatus.RUNNING
         self._set(
-            reachability=Reachability.READY,
+            reachability=Reachability.READY if is_prepared else Reachability.CONNECTING,
+            preparation=preparation,
             looked_at=now(),
             prompts=prompts,
             idle_since=idle_since,

@@ -7,7 +7,7 @@ from comfyui_workflow.comfyui.system import Device
 from comfyui_workflow.errors import OfferedKey
 from comfyui_workflow.instances.costs import Costs, FleetCosts
 from comfyui_workflow.instances.model import Instance
-from comfyui_workflow.instances.state import InstanceState, Prompts
+from comfyui_workflow.instances.state import InstanceState, Preparation, Prompts
 from comfyui_workflow.proxy.model import PortState
 from comfyui_workflow.runs.document import serialize_time
 
@@ -44,6 +44,7 @@ def state_document(state: InstanceState, at: datetime) -> dict[str, Any]:
         "connected_since": serialize_time(state.connected_since),
         "idle_since": serialize_time(state.idle_since),
         "idle_s": round(state.idle_s(at), 1),
+        "preparation": None if state.preparation is None else _preparation(state.preparation),
     }
 
 
@@ -87,6 +88,10 @@ def _costs(costs: Costs) -> dict[str, Any]:
 
 def _host_key(offered: OfferedKey) -> dict[str, Any]:
     return {"known": offered.known, "offered": offered.fingerprint}
+
+
+def _preparation(preparation: Preparation) -> dict[str, Any]:
+    return {"status": preparation.status.value, "message": preparation.message}
 
 
 def _money(amount: float | None) -> float | None:

@@ -32,6 +32,22 @@ class Prompts:
         return bool(self.running or self.pending)
 
 
+class PreparationStatus(StrEnum):
+    RUNNING = "running"
+    """The instance takes runs only afterwards."""
+    DONE = "done"
+    FAILED = "failed"
+    """The instance takes runs nevertheless."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What the settings say about a ComfyUI that has just started: a manifest, a warm-up."""
+
+    status: PreparationStatus
+    message: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class InstanceState:
     """State at the last poll. All times are UTC; None means unknown."""
@@ -56,6 +72,9 @@ class InstanceState:
     """Time when ComfyUI was last told to unload its models, or was found to have restarted."""
     idle_since: datetime | None = None
     """Start of the current idle time (connected with an empty queue); None while the instance is busy."""
+
+    preparation: Preparation | None = None
+    """None if the settings ask for none."""
 
     @property
     def is_ready(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from comfyui_workflow.errors import ProvisionFailed
 from comfyui_workflow.parsing.untrusted import is_safe_name, shown
 from comfyui_workflow.sessions.session import ComfyUISession
-from comfyui_workflow.workflows.model_sources import LackingModel, is_safe_path
+from comfyui_workflow.workflows.model_sources import RENAMED_FOLDERS, LackingModel, is_safe_path
 
 _NOT_FOR_MODELS = frozenset({"custom_nodes"})
 """ComfyUI executes what is in there."""
@@ -46,6 +46,22 @@ class ModelFolders:
             raise ProvisionFailed(f"{shown(folder)} is no folder for models")
         known = self._told.get(folder)
         return known[0] if known else str(self._base() / folder)
+
+    def place_of(self, path: str) -> tuple[str, str]:
+        """Returns the absolute directory, and the name below it, for a path in a directory of models:
+        absolute, or `checkpoints/x.safetensors`. The path may be that of another machine: what counts is what
+        follows `models/`. Raises: ProvisionFailed."""
+        parts = PurePosixPath(path).parts
+        for kind, directories in self._told.items():
+            for directory in directories if kind not in _NOT_FOR_MODELS else ():
+                begin = PurePosixPath(directory).parts
+                if parts[: len(begin)] == begin and len(parts) > len(begin):
+                    return directory, "/".join(parts[len(begin) :])
+        below = parts[parts.index("models") + 1 :] if "models" in parts else parts
+        if len(below) < 2 or below[0] == "/":
+            raise ProvisionFailed(f"{shown(path)} is in no folder of models: give checkpoints/x.safetensors")
+        folder = RENAMED_FOLDERS.get(below[0], below[0]) if below[0] not in self._told else below[0]
+        return self.directory_of(folder), "/".join(below[1:])
 
     def kinds(self) -> list[str]:
         """Returns ComfyUI's names of the kinds of models."""

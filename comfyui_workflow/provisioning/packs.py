@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.concurrency import CancelToken, ParallelMap
-from comfyui_workflow.errors import ComfyUIError, ProvisionFailed, UrlRefused, WebError
+from comfyui_workflow.errors import (
+    ComfyUIError,
+    ConnectionFailed,
+    ProvisionFailed,
+    UrlRefused,
+    WebError,
+)
 from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text, read_json, shown
 from comfyui_workflow.provisioning.rules import ANY, DownloadRules, origin_of
 from comfyui_workflow.safe_http.client import GuardedClient
@@ -28,6 +34,7 @@ _LARGEST_ANSWER_BYTES = 1024 * 1024
 _TIMEOUT_S = 10.0
 _AT_ONCE = 8
 _QUEUE_EVERY_S = 2.0
+_MOST_FOUND = 2000
 _START_LIMIT_S = 600.0
 _START_EVERY_S = 1.0
 
@@ -72,6 +79,14 @@ class PackOffer:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class PackSource:
+    """The repository of a pack; `refusal` is the reason why nothing may be installed from there."""
+
+    url: str | None = None
+    refusal: str | None = None
+
+
 class PackOffers:
     """Finds the repositories of node packs. Thread-safe."""
 
@@ -89,19 +104,22 @@ class PackOffers:
         with ParallelMap(_AT_ONCE, CancelToken()).results(self._offer, list(lacking)) as offers:
             return list(offers)
 
-    def _offer(self, lacking: LackingPack) -> PackOffer:
-        pack = lacking.pack
+    def source(self, pack: NodePack, url: str | None = None) -> PackSource:
+        """Returns where the pack is to be had: at `url`, if something names its repository."""
         if not self._rules.is_allowed(pack):
-            return PackOffer(
-                lacking=lacking, refusal=f"{pack.name} is not in COMFYUI_WORKFLOW_PROVISION_PACKS"
-            )
+            name = pack.registry_id or pack.repository
+            return PackSource(refusal=f"{name} is not in COMFYUI_WORKFLOW_PROVISION_PACKS")
         try:
-            url = self._repository(pack)
+            url = url or self._repository(pack)
         except (WebError, UrlRefused) as error:
-            return PackOffer(lacking=lacking, refusal=str(error))
+            return PackSource(refusal=str(error))
         if url is None:
-            return PackOffer(lacking=lacking, refusal="the registry does not know its repository")
-        return PackOffer(lacking=lacking, url=url, refusal=self._rules.downloads.host_refusal(url))
+            return PackSource(refusal="the registry does not know its repository")
+        return PackSource(url=url, refusal=self._rules.downloads.host_refusal(url))
+
+    def _offer(self, lacking: LackingPack) -> PackOffer:
+        source = self.source(lacking.pack)
+        return PackOffer(lacking=lacking, url=source.url, refusal=source.refusal)
 
     def _repository(self, pack: NodePack) -> str | None:
         """Returns the URL of the repository. The registry has precedence: it removes malicious packs."""
@@ -140,17 +158,16 @@ class PackProvisioner:
         if refused:
             reasons = "; ".join(f"{each.lacking.pack.name}: {each.refusal}" for each in refused)
             raise ProvisionFailed(f"Node packs cannot be installed: {shown(reasons)}")
-        base = _request_base(session)
-        done = [_run(session, _install_request(base, each), stop, say) for each in offers]
-        _await_empty_queue(session, stop, say)
-        say("Restarting ComfyUI, to load the new node packs")
-        done.append(_run(session, {**base, "task": "restart"}, stop, say))
-        _await_start(session, stop)
+        base = request_base(session)
+        done = [_install(session, _install_request(base, each), stop, say) for each in offers]
+        done.append(restart_comfyui(session, base, stop, say))
         _check_classes(session, lacking)
         return done
 
 
-def _request_base(session: ComfyUISession) -> dict[str, Any]:
+def request_base(session: ComfyUISession) -> dict[str, Any]:
+    """Returns what every task needs: which process is ComfyUI, and where its packs are. Raises:
+    ProvisionFailed; the errors of ComfyUI."""
     argv = as_object(session.client.system_stats().get("system")).get("argv")
     words = [word for word in as_list(argv) if isinstance(word, str)]
     directories = session.client.model_directories().get("custom_nodes")
@@ -167,23 +184,67 @@ def _install_request(base: Mapping[str, Any], offer: PackOffer) -> dict[str, Any
     return {**base, "task": "install", "name": pack.name, "url": offer.url, "versions": versions}
 
 
-def _run(session: ComfyUISession, request: Mapping[str, Any], stop: CancelToken, say: Say) -> str:
-    """Runs the program, and returns its last sentence. Raises: as `PackProvisioner.provide`."""
-    name = request.get("name")
-    if name is not None:
-        say(f"Installing the node pack {name} on the instance")
-    said_s = time.monotonic()
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """`found`: what was inspected, as the untrusted instance tells it."""
+
+    sentence: str
+    is_changed: bool = False
+    found: tuple[Mapping[str, Any], ...] = ()
+
+
+def run_task(session: ComfyUISession, request: Mapping[str, Any], stop: CancelToken, say: Say) -> TaskResult:
+    """Runs a task of `packs_program`; `say` gets what it prints meanwhile. Raises: ProvisionFailed with its
+    sentence; as `PackProvisioner.provide`."""
+    found: list[Mapping[str, Any]] = []
     for said in session.connection.run_program(_PROGRAM.read_bytes(), request, stop=stop):
         done, error, line = (as_text(said.get(key)) for key in ("done", "error", "log"))
         if done is not None:
-            return shown(done)
+            is_changed = said.get("is_changed") is True
+            return TaskResult(sentence=shown(done), is_changed=is_changed, found=tuple(found))
         if error is not None:
-            what = "ComfyUI cannot be restarted" if name is None else f"{name} cannot be installed"
-            raise ProvisionFailed(f"{what}: {shown(error)}")
-        if line and time.monotonic() - said_s > _QUEUE_EVERY_S:
+            raise ProvisionFailed(shown(error))
+        if "found" in said and len(found) < _MOST_FOUND:
+            found.append(as_object(said["found"]))
+        if line:
+            say(shown(line))
+    raise ConnectionFailed("The program on the instance ended without a result")
+
+
+def _install(session: ComfyUISession, request: Mapping[str, Any], stop: CancelToken, say: Say) -> str:
+    name = request["name"]
+    say(f"Installing the node pack {name} on the instance")
+    try:
+        tell = sparsely(lambda line: say(f"Installing the node pack {name}: {line}"))
+        return run_task(session, request, stop, tell).sentence
+    except ProvisionFailed as error:
+        raise ProvisionFailed(f"{name} cannot be installed: {error}") from error
+
+
+def sparsely(say: Say, every_s: float = 2.0) -> Say:
+    """Returns a function that passes a text on, if the last one was some time ago."""
+    said_s = time.monotonic()
+
+    def tell(text: str) -> None:
+        nonlocal said_s
+        if time.monotonic() - said_s > every_s:
             said_s = time.monotonic()
-            say(f"Installing the node pack {name}: {shown(line)}")
-    raise ProvisionFailed("The installation of node packs ended without a result")
+            say(text)
+
+    return tell
+
+
+def restart_comfyui(session: ComfyUISession, base: Mapping[str, Any], stop: CancelToken, say: Say) -> str:
+    """Restarts ComfyUI as soon as its queue is empty, and returns when it answers. Raises: as
+    `PackProvisioner.provide`."""
+    _await_empty_queue(session, stop, say)
+    say("Restarting ComfyUI, to load what is new")
+    try:
+        result = run_task(session, {**base, "task": "restart"}, stop, lambda _: None)
+    except ProvisionFailed as error:
+        raise ProvisionFailed(f"ComfyUI cannot be restarted: {error}") from error
+    _await_start(session, stop)
+    return result.sentence
 
 
 def _await_empty_queue(session: ComfyUISession, stop: CancelToken, say: Say) -> None:

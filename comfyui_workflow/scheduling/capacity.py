@@ -298,6 +298,8 @@ class Capacity:
 
     def _why_not(self, instance: Instance) -> str:
         state = self._states.state(instance.id)
+        if state.reachability is Reachability.CONNECTING and state.preparation is not None:
+            return state.preparation.message
         return state.trouble or f"it is {state.reachability.value}"
 
     def _prompts_of_others(self, instance_id: str) -> int:

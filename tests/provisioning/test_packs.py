@@ -1,134 +1,32 @@
 """Node packs on a machine behind a real sshd, from a local registry and a local git server; the restart."""
 
-import contextlib
 import fcntl
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from comfyui_workflow.app import open_session
 from comfyui_workflow.concurrency import CancelToken
-from comfyui_workflow.errors import ComfyUIError, ProvisionFailed, Stopped
-from comfyui_workflow.parsing.ssh_address import parse_ssh_address
+from comfyui_workflow.errors import ProvisionFailed, Stopped
 from comfyui_workflow.provisioning.packs import PackOffers, PackProvisioner, PackRules
 from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.safe_http.client import GuardedClient
-from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
-from comfyui_workflow.settings import Settings
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.model import GraphRequest, Workflow
-from tests.provisioning import fake_comfyui
 from tests.provisioning.file_server import FileServer, ServedFile, wait_until
-from tests.sandbox_process import _claimed_port
-from tests.sshd import Sshd
+from tests.provisioning.machine import Machine, git, serve_repository
 
 pytestmark = pytest.mark.timeout(200)
-PYTHON = (
-    '#!/bin/bash\n[ "$1 $2" = "-m pip" ] && {{ echo "$@" >> {log}; exit 0; }}\nexec -a "$0" {real} "$@"\n'
-)
-
-
-class Machine:
-    """A fake ComfyUI with a Python of its own, started as from a terminal."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.packs = root / "custom_nodes"
-        self.pip_log = root / "pip.log"
-        self.packs.mkdir(parents=True)
-        (root / "main.py").write_text(Path(fake_comfyui.__file__).read_text())
-        python = root / "bin" / "python"
-        python.parent.mkdir()
-        python.write_text(PYTHON.format(log=self.pip_log, real=sys.executable))
-        python.chmod(0o755)
-        self._claim = _claimed_port()
-        self.port = self._claim.getsockname()[1]
-
-    def start(self) -> None:
-        command = ["bin/python", "main.py", "--port", str(self.port), "--base", str(self.root)]
-        environment = {**os.environ, "ITS_OWN": "1"}
-        self.process = subprocess.Popen(command, cwd=self.root, env=environment, start_new_session=True)
-        threading.Thread(target=self.process.wait, daemon=True).start()  # no zombie, as under a shell
-
-    def pids(self) -> list[int]:
-        found = []
-        for file in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                words = file.read_bytes().split(b"\0")
-                if b"main.py" in words and str(self.root).encode() in words:
-                    found.append(int(file.parent.name))
-        return found
-
-    def close(self) -> None:
-        for pid in self.pids():
-            os.kill(pid, signal.SIGKILL)
-        self._claim.close()
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(tmp_path / "ComfyUI")
-    machine.start()
-    yield machine
-    machine.close()
-
-
-@pytest.fixture
-def session(machine: Machine, sshd: Sshd, tmp_path: Path) -> Iterator[ComfyUISession]:
-    (tmp_path / "data").mkdir()
-    settings = Settings(data_dir=tmp_path / "data", ssh_config=Path("/dev/null"))
-    key = InstanceKey(address=parse_ssh_address(sshd.ssh_string()), comfyui_port=machine.port, is_exact=True)
-    opened = open_session(key, settings)
-
-    def answers() -> bool:
-        try:
-            return opened.reach()
-        except ComfyUIError:
-            return False
-
-    wait_until(answers)
-    yield opened
-    opened.close()
-
-
-def git(*words: str, cwd: Path) -> str:
-    author = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    return subprocess.run(
-        ["git", *author, *words], cwd=cwd, check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 @pytest.fixture
 def commits(web: FileServer, tmp_path: Path) -> list[str]:
     """A registry that knows the pack `fancy`, and its repository with two versions; their commits."""
-    work = tmp_path / "work"
-    work.mkdir()
-    git("init", "-q", cwd=work)
-    made = []
-    for version in ("1.0.0", "2.0.0"):
-        (work / "classes").write_text(f"Fancy Version{version[0]}")
-        (work / "requirements.txt").write_text("something==1\n")
-        git("add", ".", cwd=work)
-        git("commit", "-q", "-m", version, cwd=work)
-        git("tag", f"v{version}", cwd=work)
-        made.append(git("rev-parse", "HEAD", cwd=work))
-    bare = tmp_path / "fancy.git"
-    git("clone", "-q", "--bare", str(work), str(bare), cwd=tmp_path)
-    git("update-server-info", cwd=bare)
-    for file in (each for each in bare.rglob("*") if each.is_file()):
-        web.files[f"fancy.git/{file.relative_to(bare)}"] = ServedFile(content=file.read_bytes(), etag=None)
-    web.files["fancy.git/info/refs?service=git-upload-pack"] = web.files["fancy.git/info/refs"]
-    web.files["nodes/fancy"] = ServedFile(
-        content=json.dumps({"repository": web.url("fancy.git")}).encode(), etag=None
-    )
-    return made
+    return serve_repository(web, tmp_path)
 
 
 def request(class_type: str = "Fancy", **properties: Any) -> GraphRequest:

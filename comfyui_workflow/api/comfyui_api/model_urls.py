@@ -1,4 +1,4 @@
-"""URLs of models in requests: checked, and separated from their secrets."""
+"""Requests to download a model: parsed, and their URLs separated from their secrets."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -8,18 +8,12 @@ from urllib.parse import unquote, urlsplit
 from comfyui_workflow.api.comfyui_api.errors import InvalidBody
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.parsing.fields import is_valid_unicode
+from comfyui_workflow.provisioning.model_urls import plain_url, recorded_url
 from comfyui_workflow.provisioning.rules import DownloadRules
-from comfyui_workflow.runs.credentials import Credential, RequestSecrets, read_auth, without_secrets
+from comfyui_workflow.runs.credentials import Credential, RequestSecrets, read_auth
 from comfyui_workflow.services.model_downloads import ModelOrder
 from comfyui_workflow.workflows.model_files import is_model
-from comfyui_workflow.workflows.model_sources import (
-    LONGEST_URL,
-    direct_url,
-    is_safe_path,
-    is_url,
-    key_of_url,
-    name_of_url,
-)
+from comfyui_workflow.workflows.model_sources import is_safe_path, name_of_url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,25 +26,6 @@ class DownloadRequest:
         """Fields that both answers repeat."""
         url = self.order.url.partition("#")[0]
         return {"url": url, "model_type": self.order.folder, "filename": self.order.name}
-
-
-def plain_url(given: str) -> str:
-    """Returns the complete URL of the file. Raises: InvalidRequest."""
-    scheme, mark, rest = given.partition("://")
-    url = direct_url(f"{scheme.lower()}{mark}{rest}".partition("#")[0])
-    if not is_url(url):
-        raise InvalidRequest(
-            "the instance downloads only from URLs with https or http, without spaces and of at most "
-            f"{LONGEST_URL} characters"
-        )
-    return url
-
-
-def recorded_url(url: str) -> str:
-    """Returns the URL without its secrets. What is left out may tell two models apart, so a hash of the whole
-    URL is added as its fragment."""
-    visible = without_secrets(url)
-    return url if visible == url else f"{visible}#{key_of_url(url)[:10]}"
 
 
 def read_download(body: dict[str, Any], rules: DownloadRules) -> DownloadRequest:

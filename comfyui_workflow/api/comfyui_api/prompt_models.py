@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfyui_workflow.api.comfyui_api.errors import InvalidPart
-from comfyui_workflow.api.comfyui_api.model_urls import plain_url, recorded_url
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.parsing.storage_urls import is_storage_url
+from comfyui_workflow.provisioning.model_urls import plain_url, recorded_url
 from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.workflows.model_sources import direct_url, is_url, known_folder, name_of_url
 

@@ -11,6 +11,8 @@ from flask import Blueprint, Response, jsonify, request
 from comfyui_workflow.api.error_responses import error_response, http_error_response
 from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.native import schemas
+from comfyui_workflow.api.native.provisions import ProvisionViews
+from comfyui_workflow.api.native.provisions import operations as provision_operations
 from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import (
     flag,
@@ -216,6 +218,8 @@ def create_blueprint(services: ApiServices) -> Blueprint:
     register(routes, ENTRY_OPERATIONS, entries, refuse_unknown_parts)
     requests = RequestViews(service=service, instances=instances)
     register(routes, REQUEST_OPERATIONS, requests, refuse_unknown_parts)
+    provisions = ProvisionViews(directory=instances.directory, provisions=services.provisions)
+    register(routes, PROVISION_OPERATIONS, provisions, refuse_unknown_parts)
     connections = ConnectionViews(instances=instances, pinned_for_all=settings.ssh_host_key)
     register(routes, CONNECTION_OPERATIONS, connections, refuse_unknown_parts)
     return routes
@@ -439,6 +443,8 @@ CONNECTION_OPERATIONS = (
     ),
 )
 
+PROVISION_OPERATIONS = provision_operations(PREFIX)
+
 API = Api(
     prefix=PREFIX,
     create_blueprint=create_blueprint,
@@ -447,7 +453,12 @@ API = Api(
     section=Section(
         tag="Instances",
         description="Named instances, their states, and requests to them. Details: docs/api/instances.md",
-        operations=(*ENTRY_OPERATIONS, *REQUEST_OPERATIONS, *CONNECTION_OPERATIONS),
+        operations=(
+            *ENTRY_OPERATIONS,
+            *REQUEST_OPERATIONS,
+            *PROVISION_OPERATIONS,
+            *CONNECTION_OPERATIONS,
+        ),
         failure=schemas.Failure,
         path_parameters={"instance": "Id of the instance, or its name (case-insensitive)"},
     ),

@@ -14,7 +14,7 @@ from pydantic.config import JsonDict
 from comfyui_workflow.api.operations import RequestBody, ResponseBody
 from comfyui_workflow.api.run_requests import HIGHEST_PRIORITY, LONGEST_API_KEY, LONGEST_STAGGER_S
 from comfyui_workflow.instances.schema import HIGHEST_PRICE, LONGEST_NAME, MOST_TAGS
-from comfyui_workflow.instances.state import Reachability
+from comfyui_workflow.instances.state import PreparationStatus, Reachability
 from comfyui_workflow.runs.batch import OnError
 from comfyui_workflow.runs.model import FileType, NodeStatus, Phase, RunStatus
 from comfyui_workflow.runs.notification import NotifiedEvent
@@ -860,6 +860,12 @@ class HostKeys(ResponseBody):
     """Fingerprint of the key that the machine presented."""
 
 
+class InstancePreparation(ResponseBody):
+    status: PreparationStatus
+    """`running`: the instance takes runs only afterwards; `failed`: it takes runs nevertheless."""
+    message: str
+
+
 class InstanceStatus(ResponseBody):
     """The last known state of an instance. Reading it never contacts the instance. Times are in UTC."""
 
@@ -885,6 +891,9 @@ class InstanceStatus(ResponseBody):
     """Time since which the connected instance has had an empty queue."""
     idle_s: float
     """Seconds since `idle_since`; 0 while the instance is busy or not connected."""
+    preparation: InstancePreparation | None
+    """What the settings ask for after each start of ComfyUI (`MANIFEST`, `WARMUP_PROMPT_FILE`); null if
+    nothing."""
 
 
 class LocalPort(ResponseBody):
@@ -1007,6 +1016,124 @@ class Interrupted(Done):
 class LogResponse(Success):
     lines: list[str]
     """Oldest first."""
+
+
+class ManifestModel(RequestBody):
+    url: str
+    """The machine downloads from it. Its host must be in `COMFYUI_WORKFLOW_PROVISION_HOSTS`."""
+    local_path: str
+    """`checkpoints/x.safetensors`, or an absolute path; what follows `models/` counts."""
+    sha256: str | None = None
+    """64 hexadecimal digits, which the content must have."""
+
+
+class ManifestModels(RequestBody):
+    before_start: list[ManifestModel] | None = None
+    after_start: list[ManifestModel] | None = None
+    """Downloaded after everything else, while the instance takes runs."""
+
+
+class ManifestBody(RequestBody):
+    """What a machine should have. Unknown fields are refused."""
+
+    apt: list[str] | None = None
+    """Debian packages."""
+    pip: list[str] | None = None
+    """Requirements of pip, for the Python of ComfyUI."""
+    custom_nodes: list[str] | None = None
+    """Ids in ComfyUI's registry (`id@version`), or URLs of git repositories, with a version."""
+    models: ManifestModels | None = None
+
+
+class ProvisionBody(RequestBody):
+    manifest: ManifestBody | str
+    """The manifest, also as a text in YAML or JSON."""
+    credentials: list[dict[str, Any]] | None = None
+    """Credentials for the URLs of models, as for `execute`. Never returned or logged."""
+    dry_run: bool | None = False
+    """Return what would be done, and change nothing."""
+
+
+class ProvisionQuery(RequestBody):
+    after: int = Field(0, ge=0)
+    """Only lines of the log with a higher number are returned."""
+
+
+class PlanItem(ResponseBody):
+    kind: Literal["apt", "pip", "custom_node", "model"]
+    name: str
+    """As the manifest has it, without secrets; of a model the path on the machine."""
+    action: Literal["none", "install", "update", "download", "refused"]
+    """`none`: it is there already. If something is refused, nothing is changed at all."""
+    found: str | None
+    """The version or the size of what is there; null if nothing is."""
+    reason: str | None
+    """Why it is refused."""
+
+
+class ProvisionPlan(ResponseBody):
+    items: list[PlanItem]
+    restarts: bool
+    """Whether ComfyUI would be restarted: after a change of pip or of node packs."""
+
+
+class ProvisionLine(ResponseBody):
+    number: int
+    at: datetime | None
+    text: str
+
+
+class ProvisionDocument(ResponseBody):
+    status: Literal["running", "completed", "failed", "cancelled"]
+    began_at: datetime | None
+    ended_at: datetime | None
+    error: str | None
+    activity: str | None
+    """Progress of the current step: bytes, speed, or a line of git or pip."""
+    plan: list[PlanItem]
+    """What was there and what was to be done, at the begin of the last attempt."""
+    log: list[ProvisionLine]
+
+
+class LockedPack(ResponseBody):
+    name: str
+    path: str | None
+    url: str | None
+    commit: str | None
+    version: str | None
+
+
+class LockedModel(ResponseBody):
+    url: str
+    path: str
+    size: int | None
+    sha256: str | None
+    time_ns: int | None
+    """Time of the last change of the file, in nanoseconds."""
+
+
+class ProvisionLock(ResponseBody):
+    """What was there when a manifest was applied completely."""
+
+    locked_at: datetime | None
+    comfyui_version: str | None
+    apt: dict[str, str | None]
+    pip: dict[str, str | None]
+    custom_nodes: list[LockedPack]
+    models: list[LockedModel]
+
+
+class ProvisionResponse(Success):
+    provision: ProvisionDocument | None
+    """The last application; null if there was none."""
+    lock: ProvisionLock | None
+    """Null if no manifest was ever applied completely."""
+
+
+class ProvisionStarted(ProvisionResponse):
+    message: str
+    plan: ProvisionPlan | None
+    """With `dry_run`; otherwise null."""
 
 
 class HostKeyForgotten(Done):
