@@ -5,6 +5,7 @@ one on a volume, one for each GPU), and the SSH server may see other disks than 
 tells what it has: the size, the modification time and the end of the file, with one short request of `/view`.
 """
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
@@ -17,45 +18,57 @@ _ROUNDING_S = 1
 """SFTP and HTTP report whole seconds, and servers round differently."""
 
 
-def check_identity(
-    client: ComfyUIClient,
-    local: Path,
-    filename: str,
-    *,
-    subfolder: str,
-    folder: str,
-    modified_s: float | None,
-) -> int | None:
-    """Checks that ComfyUI has the content of `local` under this name, modified at `modified_s` by the clock
-    of the instance. Returns the exact modification time in nanoseconds, if ComfyUI tells it. Raises:
-    RemoteFileMissing if ComfyUI has another file or none; RemoteFileError or ComfyUIUnavailable if it does
-    not tell."""
+@dataclass(frozen=True, kw_only=True)
+class FileEnd:
+    """The end of a file of ComfyUI: all of a short file, or the beginning of a longer one if ComfyUI or a
+    proxy ignores the range."""
+
+    filename: str
+    viewed: ViewedFile
+    """The response; its bytes are in `content`."""
+    content: bytes
+
+    @property
+    def whole(self) -> ViewedFile | None:
+        """The file, if the response has all of it."""
+        if self.viewed.start or self.viewed.size_bytes != len(self.content):
+            return None
+        return replace(self.viewed, pieces=iter((self.content,)))
+
+    def check_attributes(self, size_bytes: int, modified_s: float | None) -> None:
+        """Checks that the file has this size, and was modified at `modified_s` by the clock of the instance.
+        Raises: RemoteFileMissing if ComfyUI has another file."""
+        if not (self._has_size(size_bytes) and self._has_time(modified_s)):
+            raise self._another_file()
+
+    def check(self, local: Path, modified_s: float | None) -> None:
+        """Checks that the file has the content of `local`, too. Raises: RemoteFileMissing."""
+        self.check_attributes(local.stat().st_size, modified_s)
+        with local.open("rb") as file:
+            file.seek(self.viewed.start)
+            expected = file.read(COMPARED_BYTES)
+        if self.content[: len(expected)] != expected:
+            raise self._another_file()
+
+    def _has_size(self, size_bytes: int) -> bool:
+        return self.viewed.size_bytes is None or self.viewed.size_bytes == size_bytes
+
+    def _has_time(self, modified_s: float | None) -> bool:
+        if modified_s is None or self.viewed.modified_s is None:
+            return True
+        return abs(self.viewed.modified_s - int(modified_s)) <= _ROUNDING_S
+
+    def _another_file(self) -> RemoteFileMissing:
+        return RemoteFileMissing(f"ComfyUI has another file with the name {self.filename}")
+
+
+def request_end(client: ComfyUIClient, filename: str, *, subfolder: str, folder: str) -> FileEnd:
+    """Requests the end of a file. Raises: RemoteFileMissing if ComfyUI has none of this name;
+    RemoteFileError or ComfyUIUnavailable if it does not tell."""
+    content = bytearray()
     with client.view(filename, subfolder=subfolder, folder=folder, start=-COMPARED_BYTES) as viewed:
-        if not (_has_time(viewed, modified_s) and _has_content(viewed, local)):
-            raise RemoteFileMissing(f"ComfyUI has another file with the name {filename}")
-        return viewed.modified_ns
-
-
-def _has_time(viewed: ViewedFile, modified_s: float | None) -> bool:
-    if modified_s is None or viewed.modified_s is None:
-        return True
-    return abs(viewed.modified_s - int(modified_s)) <= _ROUNDING_S
-
-
-def _has_content(viewed: ViewedFile, local: Path) -> bool:
-    """Compares the size and the received bytes: all of a short file, the end of a longer one, or its
-    beginning if ComfyUI or a proxy ignores the range."""
-    size_bytes = local.stat().st_size
-    if viewed.size_bytes is not None and viewed.size_bytes != size_bytes:
-        return False
-    with local.open("rb") as file:
-        file.seek(viewed.start)
-        left_bytes = min(COMPARED_BYTES, size_bytes - viewed.start)
         for piece in viewed:
-            expected = file.read(min(left_bytes, len(piece)))
-            if piece[: len(expected)] != expected:
-                return False
-            left_bytes -= len(expected)
-            if left_bytes <= 0:
+            content += piece
+            if len(content) >= COMPARED_BYTES:  # a longer response is not the requested range
                 break
-    return left_bytes <= 0
+    return FileEnd(filename=filename, viewed=viewed, content=bytes(content))

@@ -25,7 +25,7 @@ from comfyui_workflow.errors import (
     RemoteFilesSilent,
     UploadNotSaved,
 )
-from comfyui_workflow.execution.file_identity import check_identity
+from comfyui_workflow.execution.file_identity import request_end
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
 from comfyui_workflow.files.input_directories import files_in
 from comfyui_workflow.files.sensitive_paths import LOOKED_AT_BYTES, holds_private_key
@@ -272,9 +272,8 @@ def _is_read_by_comfyui(
     modified_s = None if remote is None else remote.modified_at.timestamp()
     subfolder, _, filename = name.rpartition("/")
     try:
-        check_identity(
-            session.client, local, filename, subfolder=subfolder, folder="input", modified_s=modified_s
-        )
+        end = request_end(session.client, filename, subfolder=subfolder, folder="input")
+        end.check(local, modified_s)
     except RemoteFileError:
         return False
     return True

@@ -57,6 +57,10 @@ class OriginCheck:
         self._run = run
         self._input_names = provided_names(run.graph, run.request.input_images)
 
+    def is_numbered(self, output: OutputFile) -> bool:
+        """True if the node never saves twice under one name."""
+        return _class_of(self._run.graph, output.node_id) in NUMBERING_CLASSES
+
     def check(self, output: OutputFile, part: Path, written: WriteTime | None) -> None:
         """`written` is None if the time is unknown. Raises: RemoteFileOverwritten; RemoteFileReplaced for a
         file that existed before the prompt and was made by another one."""

@@ -3,8 +3,9 @@ directory.
 
 How it works. A file has several sources: SFTP from ComfyUI's own directory, SFTP from the configured
 directory, and ComfyUI's `/view` through the tunnel. A file that came over SFTP is compared with the file that
-ComfyUI has (`file_identity`): the directory may belong to another ComfyUI. If a source fails, or its file is
-the wrong one, the next source is tried.
+ComfyUI has (`file_identity`): the directory may belong to another ComfyUI. ComfyUI is asked while the file is
+being opened, so this costs no round trip. If a source fails, or its file is the wrong one, the next source is
+tried.
 """
 
 import errno
@@ -29,7 +30,7 @@ from comfyui_workflow.errors import (
     StoreError,
 )
 from comfyui_workflow.execution import sent_pictures
-from comfyui_workflow.execution.file_identity import check_identity
+from comfyui_workflow.execution.file_identity import FileEnd, request_end
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
 from comfyui_workflow.execution.output_origin import OriginCheck, WriteTime
 from comfyui_workflow.files.atomic_placement import (
@@ -42,7 +43,7 @@ from comfyui_workflow.files.partial_files import LocalPart, exclusive_part, is_k
 from comfyui_workflow.files.truncation_check import CUT_SHORT, EMPTY
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.sessions.session import ComfyUISession
-from comfyui_workflow.ssh.sftp.files import version_of
+from comfyui_workflow.ssh.sftp.files import RemoteFile, version_of
 
 NOT_SAFE = "The instance gave it a name that is not safe to write here"
 _SENT_ONLY = "it came over the websocket only, and is not on this machine any more"
@@ -208,35 +209,53 @@ class OutputFetcher:
             yield configured
 
     def _copy(self, output: OutputFile, remote: str, part: LocalPart, report: Report) -> str:
-        found = self._session.connection.files.fetch(remote, part, progress=report)
+        """Downloads over SFTP. ComfyUI is asked for the end of the file while the file is being opened; a
+        short file is complete then."""
+        with self._session.connection.files.opening(remote, progress=report) as opening:
+            seen = self._seen_by_comfyui(output)
+            whole = seen.whole if isinstance(seen, FileEnd) else None
+            if whole is None:
+                found = opening.fetch(part)
+            else:
+                found = opening.attributes()
+                _receive(whole, part, report)
         part.close()
-        written = self._write_time(output, part.path, found.modified_at.timestamp())
-        self._check(output, part.path, written)
+        if whole is None and not self._origin.is_numbered(output):
+            seen = self._seen_by_comfyui(output)  # the next prompt may have overwritten it meanwhile
+        self._check(output, part.path, self._write_time(output, part.path, found, seen))
         return remote
 
-    def _write_time(self, output: OutputFile, part: Path, modified_s: float) -> WriteTime:
-        """Checks that ComfyUI has this file under this name. If ComfyUI does not tell, the time of the file
-        or the graph inside must prove its origin. `modified_s` is in whole seconds. Raises:
-        RemoteFileMissing, RemoteFileError, ComfyUIUnavailable."""
-        rounded = WriteTime(earliest_s=modified_s, latest_s=modified_s + 1)
+    def _seen_by_comfyui(self, output: OutputFile) -> "FileEnd | RemoteFileError | ComfyUIUnavailable | None":
+        """Returns the end of the file that ComfyUI has under this name, or the error if ComfyUI does not
+        tell; None for a file that it does not serve. Raises: RemoteFileMissing if ComfyUI has none."""
         if is_outside(output):  # `/view` serves only files below ComfyUI's own directories
-            return rounded
+            return None
         try:
-            modified_ns = check_identity(
-                self._session.client,
-                part,
-                output.filename,
-                subfolder=output.subfolder,
-                folder=output.folder,
-                modified_s=modified_s,
+            return request_end(
+                self._session.client, output.filename, subfolder=output.subfolder, folder=output.folder
             )
         except RemoteFileMissing:
             raise
-        except (RemoteFileError, ComfyUIUnavailable):
-            if not self._origin.is_proved(output, part, rounded):
-                raise
+        except (RemoteFileError, ComfyUIUnavailable) as error:
+            return error
+
+    def _write_time(
+        self,
+        output: OutputFile,
+        part: Path,
+        found: RemoteFile,
+        seen: "FileEnd | RemoteFileError | ComfyUIUnavailable | None",
+    ) -> WriteTime:
+        """Checks that ComfyUI has this file under this name. If ComfyUI does not tell, the time of the file
+        or the graph inside must prove its origin. Raises: RemoteFileMissing; `seen`, if it is an error."""
+        modified_s = found.modified_at.timestamp()
+        rounded = WriteTime(earliest_s=modified_s, latest_s=modified_s + 1)  # SFTP tells whole seconds
+        if isinstance(seen, FileEnd):
+            seen.check(part, modified_s)
+            return rounded if seen.viewed.modified_ns is None else _exactly(seen.viewed.modified_ns)
+        if seen is None or self._origin.is_proved(output, part, rounded):
             return rounded
-        return rounded if modified_ns is None else _exactly(modified_ns)
+        raise seen
 
     def _view(self, output: OutputFile, part: LocalPart, report: Report) -> str | None:
         """Downloads through the tunnel: for a machine without SFTP, or if the directories are unknown."""

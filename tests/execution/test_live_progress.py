@@ -93,10 +93,15 @@ class Instance:
         self._travel(progress)
         return name
 
-    def fetch(self, remote: str, part: LocalPart, *, progress: Progress) -> RemoteFile:
+    @contextmanager
+    def opening(self, remote: str, *, progress: Progress) -> Iterator["Instance"]:
         if not self.has_sftp:
             raise RemoteFileError("no SFTP here")
-        self._travel(progress)
+        self.progress = progress
+        yield self
+
+    def fetch(self, part: LocalPart) -> RemoteFile:
+        self._travel(self.progress)
         part.begin(8, None)
         part.write(b"12345678")
         return RemoteFile(name="", size_bytes=8, modified_at=datetime.now(UTC), is_directory=False)

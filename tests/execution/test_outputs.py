@@ -13,7 +13,7 @@ import pytest
 
 from comfyui_workflow.comfyui.file_view import ViewedFile
 from comfyui_workflow.comfyui.folders import Directories
-from comfyui_workflow.comfyui.history import HistoryEntry, wanted_outputs
+from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import (
     ComfyUIError,
@@ -53,6 +53,8 @@ class Instance:
     view_trouble: Exception | None = None
     starts: list[int] = field(default_factory=list)
     """The first byte of each request for a file through ComfyUI."""
+    reads: list[str] = field(default_factory=list)
+    """The files that were read over SFTP."""
 
     @property
     def connection(self) -> "Instance":
@@ -63,18 +65,9 @@ class Instance:
     def directories(self) -> Directories:
         return self.own
 
-    def fetch(self, remote: str, part: LocalPart, *, progress: Callable[[int, int], None]) -> RemoteFile:
-        if remote not in self.contents:
-            raise RemoteFileMissing(f"{remote} is not there")
-        content = self.contents[remote]
-        start = part.begin(len(content), version_of(len(content), 7))
-        part.write(content[start : start + 3])
-        progress(start + 3, len(content))
-        if self.trouble:
-            raise self.trouble
-        part.write(content[start + 3 :])
-        modified_at = datetime.fromtimestamp(7, UTC)
-        return RemoteFile(name="", size_bytes=len(content), modified_at=modified_at, is_directory=False)
+    @contextmanager
+    def opening(self, remote: str, *, progress: Callable[[int, int], None]) -> Iterator["Opening"]:
+        yield Opening(self, remote, progress)
 
     def view_info(self, filename: str, *, subfolder: str, folder: str) -> ViewedFile:
         return ViewedFile(pieces=iter([]))
@@ -100,6 +93,41 @@ class Instance:
         yield ViewedFile(pieces=iter([content[start:]]), start=start, size_bytes=len(content), tag=tag)
 
 
+@dataclass
+class Opening:
+    """A file of an instance that is being opened."""
+
+    instance: Instance
+    remote: str
+    progress: Callable[[int, int], None]
+
+    def attributes(self) -> RemoteFile:
+        if self.remote not in self.instance.contents:
+            raise RemoteFileMissing(f"{self.remote} is not there")
+        if self.instance.trouble:
+            raise self.instance.trouble
+        return self._described()
+
+    def fetch(self, part: LocalPart) -> RemoteFile:
+        instance = self.instance
+        if self.remote not in instance.contents:
+            raise RemoteFileMissing(f"{self.remote} is not there")
+        content = instance.contents[self.remote]
+        start = part.begin(len(content), version_of(len(content), 7))
+        part.write(content[start : start + 3])
+        self.progress(start + 3, len(content))
+        if instance.trouble:
+            raise instance.trouble
+        part.write(content[start + 3 :])
+        instance.reads.append(self.remote)
+        return self._described()
+
+    def _described(self) -> RemoteFile:
+        size_bytes = len(self.instance.contents[self.remote])
+        modified_at = datetime.fromtimestamp(7, UTC)
+        return RemoteFile(name="", size_bytes=size_bytes, modified_at=modified_at, is_directory=False)
+
+
 @pytest.fixture
 def output_dir(tmp_path: Path) -> Path:
     return tmp_path / "outputs"
@@ -116,7 +144,7 @@ def fetcher(
     return OutputFetcher(cast(ComfyUISession, instance), run, stop or CancelToken(), live or LiveRun())
 
 
-def at(second: int) -> datetime:
+def at(second: float) -> datetime:
     return datetime.fromtimestamp(second, UTC)
 
 
@@ -151,13 +179,48 @@ def test_a_file_of_another_comfyui_is_not_taken(output_dir: Path, own: Directori
 
 def test_only_the_end_of_a_long_file_is_compared(output_dir: Path) -> None:
     ours, theirs = os.urandom(300_000), os.urandom(300_000)
+    numbered = OutputFile(filename="a.bin", node_id="3")
     instance = Instance({"/o/a.bin": theirs}, {"a.bin": ours})
-    assert fetcher(instance, output_dir).fetch(OutputFile(filename="a.bin")).is_downloaded
+    assert fetcher(instance, output_dir).fetch(numbered).is_downloaded
     assert files_in(output_dir) == {"a.bin": ours}
     assert instance.starts == [-COMPARED_BYTES, 0]
     instance = Instance({"/o/a.bin": ours})
-    assert fetcher(instance, output_dir / "2").fetch(OutputFile(filename="a.bin")).is_downloaded
+    assert fetcher(instance, output_dir / "2").fetch(numbered).is_downloaded
     assert instance.starts == [-COMPARED_BYTES]
+
+
+def test_a_short_file_is_complete_with_the_answer_of_comfyui(output_dir: Path) -> None:
+    for size_bytes, is_read in ((0, False), (5, False), (COMPARED_BYTES, False), (COMPARED_BYTES + 1, True)):
+        content = os.urandom(size_bytes)
+        instance = Instance({"/o/a.bin": content})
+        place = output_dir / str(size_bytes)
+        got = fetcher(instance, place).fetch(OutputFile(filename="a.bin", node_id="3"))
+        assert (got.is_downloaded, bool(instance.reads)) == (True, is_read)
+        assert files_in(place) == {"a.bin": content}
+        assert instance.starts == [-COMPARED_BYTES]
+
+
+def test_a_file_that_is_overwritten_after_comfyui_told_its_end_is_not_taken(output_dir: Path) -> None:
+    """A node that saves under a fixed name: the next prompt writes its own file while ours is read."""
+    ours = os.urandom(300_000)
+    theirs = os.urandom(200_000) + ours[200_000:]
+
+    output = OutputFile(filename="a.bin", node_id="1", made_after=at(6), made_before=at(7.5))
+
+    class Overwritten(Instance):
+        @contextmanager
+        def view(self, filename: str, **place: Any) -> Iterator[ViewedFile]:
+            modified_ns = 7_900_000_000 if self.starts else 7_000_000_000
+            with super().view(filename, **place) as viewed:
+                yield replace(viewed, tag=f'"{modified_ns:x}-{len(ours):x}"')
+            self.contents["/o/a.bin"] = theirs
+
+        def recent_history(self, limit: int) -> list[HistoryEntry]:
+            return [HistoryEntry(prompt_id="later", outcome=Outcome.SUCCESS, outputs=(output,))]
+
+    got = fetcher(Overwritten({"/o/a.bin": ours}), output_dir).fetch(output)
+    assert "overwrote a.bin" in (got.error or "")
+    assert files_in(output_dir) == {}
 
 
 @pytest.mark.parametrize("trouble", [ComfyUIUnavailable("a proxy answers"), RemoteFileError("HTTP 403")])

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from comfyui_workflow.errors import (
     RemoteFileMissing,
     Stopped,
 )
+from comfyui_workflow.files.partial_files import LocalPart
 from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.sftp import upload
@@ -193,6 +195,45 @@ def test_what_is_missing_costs_no_session(files: RemoteFiles, remote: Path, tmp_
         with pytest.raises(RemoteFileError):
             files.download(str(remote), tmp_path / "back")
     assert files._channels._free == before
+
+
+def test_a_file_that_is_opened_and_not_fetched_leaves_nothing_open(files: RemoteFiles, remote: Path) -> None:
+    file = remote / "file"
+    file.write_bytes(b"content")
+    files.stat(str(remote))
+    before = list(files._channels._free)
+    for name in ("file", "nothing", ""):
+        with suppress(RemoteFileMissing), files.opening(f"{remote}/{name}"):
+            pass
+        with pytest.raises(RemoteFileError), files.opening(f"{remote}/{name}"):
+            raise RemoteFileError("ComfyUI has another file")
+    with files.opening(str(file)) as opening:
+        assert opening.attributes().size_bytes == 7
+    with pytest.raises(RemoteFileMissing), files.opening(f"{remote}/nothing") as opening:
+        opening.attributes()
+    assert files._channels._free == before
+    wait_until(lambda: not open_elsewhere(remote))
+
+
+def test_a_file_is_opened_while_other_work_is_done(files: RemoteFiles, remote: Path, tmp_path: Path) -> None:
+    """The sshd opens the file before it is waited for: what replaces it later is not read."""
+    file = remote / "file"
+    file.write_bytes(b"content")
+    with no_thread_left(), LocalPart(tmp_path / "part") as part, files.opening(str(file)) as opening:
+        wait_until(lambda: open_elsewhere(remote))
+        file.unlink()
+        file.write_bytes(b"the file of another prompt")
+        opening.fetch(part)
+    assert (tmp_path / "part").read_bytes() == b"content"
+
+
+def open_elsewhere(directory: Path) -> list[str]:
+    """Returns the files of the directory that processes of this machine have open."""
+    opened = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            opened.append(str(link.readlink()))
+    return [path for path in opened if path.startswith(f"{directory}/")]
 
 
 def test_many_at_once(files: RemoteFiles, remote: Path, tmp_path: Path) -> None:

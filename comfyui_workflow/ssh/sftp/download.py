@@ -1,7 +1,7 @@
 """Downloads the bytes of one file, with enough read requests in flight to fill the link.
 
 in_flight_bytes(round_trip_s) -> int
-reading(session, remote) -> context manager yielding Source(handle, size_bytes, modified_s)
+opening(session, remote) -> context manager yielding a function: () -> Source(handle, size_bytes, modified_s)
 receive(session, source, take, progress, most_bytes) -> Received(end, modified_s)
 
 How it works: reads are pipelined up to `most_bytes`. A short read is followed by a read of the missing rest.
@@ -12,7 +12,7 @@ A refusal by the instance raises OSError.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from comfyui_workflow.errors import RemoteFileError
@@ -54,25 +54,61 @@ class Received:
 
 
 @contextmanager
-def reading(session: SftpSession, remote: str) -> Iterator[Source]:
-    """Opens a remote file for reading, in one round trip.
+def opening(session: SftpSession, remote: str) -> Iterator[Callable[[], Source]]:
+    """Opens a remote file for reading, in one round trip. Yields a function that waits for it: until it is
+    called, other work can be done. The function raises RemoteFileError for a directory; OSError.
 
-    Closes it at the end and after a RemoteFileError. After another error the caller gives up the session,
-    which closes its files.
-
-    Raises: RemoteFileError for a directory; OSError."""
-    stat_request, open_request = session.stat(remote), session.open(remote, READING)
-    found = session.attributes(stat_request)
-    if found.is_directory:  # some servers open a directory as a file
-        _close_opened(session, open_request)
-        raise RemoteFileError(f"{remote} is a directory, not a file.")
-    handle = session.handle(open_request)
+    Closes the file at the end and after a RemoteFileError. After another error the caller gives up the
+    session, which closes its files."""
+    opened = _Opening(session, remote)
     try:
-        yield Source(handle=handle, size_bytes=found.size_bytes, modified_s=found.modified_s)
+        yield opened.source
     except RemoteFileError:
-        session.abandon(session.close_file(handle))
+        opened.close()
         raise
-    session.abandon(session.close_file(handle))
+    opened.close()
+
+
+class _Opening:
+    """Requests for the attributes and the handle of a file."""
+
+    def __init__(self, session: SftpSession, remote: str) -> None:
+        self._session = session
+        self._remote = remote
+        self._stat_request: int | None = session.stat(remote)
+        self._open_request: int | None = session.open(remote, READING)
+        self._source: Source | None = None
+
+    def source(self) -> Source:
+        if self._source is None:
+            self._source = self._wait()
+        return self._source
+
+    def _wait(self) -> Source:
+        stat_request, open_request = self._stat_request, self._open_request
+        assert stat_request is not None and open_request is not None, "the file was refused"  # noqa: S101
+        self._stat_request = None
+        found = self._session.attributes(stat_request)
+        if found.is_directory:  # some servers open a directory as a file
+            raise RemoteFileError(f"{self._remote} is a directory, not a file.")
+        self._open_request = None
+        handle = self._session.handle(open_request)
+        return Source(handle=handle, size_bytes=found.size_bytes, modified_s=found.modified_s)
+
+    def close(self) -> None:
+        """Closes the file, or waits for its handle to do so. Raises: TimeoutError, EOFError."""
+        session = self._session
+        if self._stat_request is not None:
+            session.abandon(self._stat_request)
+        if self._source is not None:
+            session.abandon(session.close_file(self._source.handle))
+        elif self._open_request is not None:
+            try:
+                session.abandon(session.close_file(session.handle(self._open_request)))
+            except TimeoutError:
+                raise
+            except OSError:  # it was not opened
+                return
 
 
 def receive(
@@ -121,11 +157,6 @@ def receive(
     if fstat_request is None:
         fstat_request = session.fstat(source.handle)
     return Received(end=end, modified_s=session.attributes(fstat_request).modified_s)
-
-
-def _close_opened(session: SftpSession, open_request: int) -> None:
-    with suppress(OSError):
-        session.abandon(session.close_file(session.handle(open_request)))
 
 
 def _pieces(start: int, size_bytes: int, piece_bytes: int) -> Iterator[tuple[int, int]]:

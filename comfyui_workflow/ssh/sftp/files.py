@@ -5,6 +5,8 @@ RemoteFiles
     `stat(path, *, on_wait=None) -> RemoteFile | None`
     list(path) -> tuple[RemoteFile, ...]                sorted by name
     upload(local, remote, *, progress=None)             never overwrites: RemoteFileExists
+    opening(remote, *, progress=None) -> context manager yielding an OpeningFile
+                                                        a file to fetch, that is being opened
     fetch(remote, part, *, expected_size=None, progress=None) -> RemoteFile
                                                         resumes an interrupted part of the same file
     download(remote, local_part, *, expected_size=None, progress=None) -> int (bytes)
@@ -31,6 +33,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import paramiko
@@ -53,7 +56,7 @@ from comfyui_workflow.ssh.sftp.download import (
     Progress,
     Source,
     in_flight_bytes,
-    reading,
+    opening,
     receive,
 )
 from comfyui_workflow.ssh.sftp.session import MOST_ENTRIES, READING, Attributes, SftpSession
@@ -139,6 +142,14 @@ class RemoteFiles:
                 self._remove_partial_upload(part)
             raise
 
+    @contextmanager
+    def opening(self, remote: str, *, progress: Progress | None = None) -> Iterator["OpeningFile"]:
+        """Opens a file for reading, and does not wait for it: within the block, other work can be done before
+        the file is used. That work may raise a WorkflowError, and no OSError."""
+        report = _Reporter(progress or _no_progress)
+        with self._session(remote, "read", report=report) as session, opening(session, remote) as opened:
+            yield OpeningFile(remote, opened, partial(self._receive, session, remote, report=report))
+
     def fetch(
         self,
         remote: str,
@@ -148,13 +159,8 @@ class RemoteFiles:
         progress: Progress | None = None,
     ) -> RemoteFile:
         """Downloads a file into `part`. Returns the attributes of the file after its last byte was read."""
-        report = _Reporter(progress or _no_progress)
-        with self._session(remote, "read", report=report) as session, reading(session, remote) as source:
-            if expected_size is not None:
-                _check_size(remote, source.size_bytes, expected_size)
-            start = part.begin(source.size_bytes, version_of(source.size_bytes, source.modified_s))
-            self._receive(session, remote, source, part.write, report, start=start)
-        return _describe(posixpath.basename(remote), _attributes_of(source))
+        with self.opening(remote, progress=progress) as file:
+            return file.fetch(part, expected_size=expected_size)
 
     def download(
         self,
@@ -209,10 +215,11 @@ class RemoteFiles:
         report = _Reporter(lambda _done_bytes, _total_bytes: on_wait())
         with (
             self._session(remote, "read", report=report) as session,
-            reading(session, remote) as source,
+            opening(session, remote) as opened,
         ):
+            source = opened()
             _check_size(remote, source.size_bytes, size_bytes)
-            self._receive(session, remote, source, digest.update, report)
+            self._receive(session, remote, source, digest.update, report=report)
         if abs(time.time() - modified_at.timestamp()) > MIN_CACHEABLE_AGE_S:
             with self._hashes_lock:
                 self._hashes[key] = digest.hexdigest()
@@ -224,8 +231,8 @@ class RemoteFiles:
         remote: str,
         source: Source,
         sink: Callable[[memoryview], object],
-        report: Progress,
         *,
+        report: Progress,
         start: int = 0,
     ) -> None:
         """Receives a file into `sink`. Raises: RemoteFileError if the file changed meanwhile."""
@@ -290,6 +297,29 @@ class RemoteFiles:
             reason = "the instance does not say why (is its disk full?)"
         kind = RemoteFileNotWritten if action in _WRITING else RemoteFileError
         return kind(f"{path} cannot be {action} on {self._label}: {reason}.")
+
+
+class OpeningFile:
+    """A file that is being opened. For the thread that opens it. The methods raise: as those of
+    RemoteFiles."""
+
+    def __init__(self, remote: str, opened: Callable[[], Source], receive: Callable[..., None]) -> None:
+        self._remote = remote
+        self._opened = opened
+        self._receive = receive
+
+    def attributes(self) -> RemoteFile:
+        """Returns the attributes of the file when it was opened."""
+        return _describe(posixpath.basename(self._remote), _attributes_of(self._opened()))
+
+    def fetch(self, part: LocalPart, *, expected_size: int | None = None) -> RemoteFile:
+        """Downloads the file into `part`. Returns its attributes after its last byte was read."""
+        source = self._opened()
+        if expected_size is not None:
+            _check_size(self._remote, source.size_bytes, expected_size)
+        start = part.begin(source.size_bytes, version_of(source.size_bytes, source.modified_s))
+        self._receive(source, part.write, start=start)
+        return self.attributes()
 
 
 class _Reporter:
