@@ -23,6 +23,7 @@ from comfyui_workflow.api import auth, health
 from comfyui_workflow.api.comfyui_api import requests as prompt_requests
 from comfyui_workflow.api.comfyui_api import routes as prompt_routes
 from comfyui_workflow.api.comfyui_api.presenter import ComfyUIApiPresenter
+from comfyui_workflow.api.comfyui_distributed import routes as distributed_routes
 from comfyui_workflow.api.mount import ApiServices, api_prefixes, find_body_limit, mount
 from comfyui_workflow.api.native import batches, custom_workflows, instances, runs, webhooks
 from comfyui_workflow.api.rules import MatchingRule
@@ -102,6 +103,7 @@ from comfyui_workflow.stores.base import BatchStore, JobStore
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.batches import FileBatchStore
+from comfyui_workflow.stores.files.distributed_settings import FileDistributedSettingsStore
 from comfyui_workflow.stores.files.instances import FileInstanceStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.logins import FileLoginStore
@@ -125,6 +127,7 @@ APIS = (
     custom_workflows.API,
     routes.API,
     prompt_routes.API,
+    distributed_routes.API,
 )
 SECTIONS = (
     *(api.section for api in APIS if api.section is not None),
@@ -421,6 +424,7 @@ def create_parts(
         urls=UrlInputs(storages=base.storages, cache=base.downloads, uploads=uploads),
         custom_workflows=CustomWorkflows(settings.workflow_dir),
         settings=settings,
+        distributed_settings=FileDistributedSettingsStore(base.file("distributed.json"), damage),
         damage=damage,
     )
 
@@ -449,6 +453,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
         Component(name="batches on disk", open=made.batches.open),
         Component(name="jobs on disk", open=made.jobs.open),
         Component(name="webhooks on disk", open=parts.outbox.open),
+        Component(name="distributed settings on disk", open=parts.distributed_settings.open),
         Component(name="duration estimates", open=parts.service.learn),
         # after `sessions`: a run that waits for an instance ends only when its session is closed
         Component(name="threads of runs", stop=partial(made.executor.stop, STOP_TIMEOUT_S)),
