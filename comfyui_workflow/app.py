@@ -24,6 +24,7 @@ from comfyui_workflow.api.comfyui_api import requests as prompt_requests
 from comfyui_workflow.api.comfyui_api import routes as prompt_routes
 from comfyui_workflow.api.comfyui_api.presenter import ComfyUIApiPresenter
 from comfyui_workflow.api.comfyui_distributed import routes as distributed_routes
+from comfyui_workflow.api.comfyui_distributed.local_ports import routes_at_local_ports
 from comfyui_workflow.api.mount import ApiServices, api_prefixes, find_body_limit, mount
 from comfyui_workflow.api.native import batches, custom_workflows, instances, runs, webhooks
 from comfyui_workflow.api.rules import MatchingRule
@@ -266,6 +267,8 @@ def create_server(settings: Settings) -> Server:
         batches=batches,
         jobs=jobs,
     )
+    app = create_flask(parts)
+    instances.local_ports.serve(routes_at_local_ports(app, settings.max_upload_mb * MB))
     resumption = Resumption(parts.service, parts.jobs)
     made = Components(
         base=base,
@@ -277,7 +280,7 @@ def create_server(settings: Settings) -> Server:
         resumption=resumption,
     )
     return Server(
-        app=create_flask(parts),
+        app=app,
         base=base,
         parts=parts,
         resumption=resumption,
