@@ -2,16 +2,22 @@
 
 from typing import Any
 
-from comfyui_workflow.api.request import json_body
+from comfyui_workflow.api.request import json_value
 from comfyui_workflow.errors import InvalidRequest
 
+NO_OBJECT = "Expected a JSON object body"
 
-def body_of_request() -> dict[str, Any]:
-    """Returns the JSON object of the body. Raises: InvalidRequest."""
+
+def body_of_request(no_object: str = NO_OBJECT) -> dict[str, Any]:
+    """Returns the JSON object of the body. `no_object`: the message about another value.
+    Raises: InvalidRequest."""
     try:
-        return json_body()
+        body = json_value()
     except InvalidRequest as error:
         raise InvalidRequest(f"Invalid JSON payload: {error}") from error
+    if not isinstance(body, dict):
+        raise InvalidRequest(no_object)
+    return body
 
 
 def required_worker_id() -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flask import Response, jsonify
@@ -35,12 +36,10 @@ class ConfigViews:
         return jsonify(self._document())
 
     def change_config(self) -> Response:
-        settings, parts = read_config(body_of_request())
-        self.settings.update(lambda known: _changed_settings(known, settings | parts.get("settings", {})))
-        if "master" in parts:
-            self.settings.update(lambda known: _changed_master(known, read_master(parts["master"])))
+        settings, parts = read_config(body_of_request("Config payload must be an object"))
         if "workers" in parts:
             self._replace_workers(parts["workers"])
+        self.settings.update(partial(_replaced, parts, settings))
         return jsonify(status="success", config=self._document())
 
     def update_worker(self) -> Response:
@@ -81,7 +80,7 @@ class ConfigViews:
                 raise Missing(
                     f"Worker {worker_id[:100]} not found and missing required fields for creation"
                 ) from None
-            return directory.add(new_fields(body)).id
+            return directory.add(new_fields(body), wanted_id=worker_id).id
         if changed := changed_fields(body):
             directory.change(worker.id, changed)
         return worker.id
@@ -94,6 +93,12 @@ class ConfigViews:
         for worker in self.machines.workers():
             if worker.id not in kept:
                 self.machines.instances.directory.remove(worker.id)
+
+
+def _replaced(parts: Body, settings: Body, known: Body) -> Body:
+    """Returns the settings and the master of a whole configuration, where it has them."""
+    kept = {"settings": {}, "master": {}, **known, **parts}
+    return {"settings": {**kept["settings"], **settings}, "master": read_master(kept["master"])}
 
 
 def _changed_settings(known: Body, changed: Body) -> Body:

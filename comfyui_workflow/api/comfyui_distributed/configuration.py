@@ -82,11 +82,9 @@ def worker_document(instance: Instance) -> Json:
     }
 
 
-def read_config(data: object) -> tuple[Json, Json]:
+def read_config(data: Body) -> tuple[Json, Json]:
     """Returns the settings and the other parts of a whole configuration. Raises: InvalidConfig, with one
-    message for each wrong field; InvalidRequest."""
-    if not isinstance(data, dict):
-        raise InvalidRequest("Config payload must be an object")
+    message for each wrong field."""
     problems = [problem for name, value in data.items() if (problem := _problem(name, value))]
     if problems:
         raise InvalidConfig(problems)
@@ -101,8 +99,6 @@ def read_setting(data: Body) -> Json:
         raise InvalidRequest("Missing 'key' or 'value' in request")
     if not isinstance(name, str) or name not in SETTING_TYPES:
         raise InvalidRequest(f"Unknown setting: {str(name)[:100]}")
-    if problem := _problem(name, value):
-        raise InvalidRequest(problem)
     return {name: value}
 
 
@@ -130,11 +126,11 @@ def changed_fields(data: Body) -> Json:
 def new_fields(data: Body) -> Json:
     """Returns the fields of a new instance. Without `ssh_connection`, the host of the plugin is taken for the
     destination of an ssh command. A new worker is disabled, as in the plugin, unless the request says it."""
-    host = _plain_host(data.get("host") or "localhost")
+    host, port = _plain_host(data.get("host") or "localhost"), data["port"]
     return {
         "name": data["name"],
         "ssh_connection": data.get("ssh_connection") or host,
-        "comfyui_port": data["port"],
+        "comfyui_port": int(port) if isinstance(port, str) and re.fullmatch("[0-9]{1,5}", port) else port,
         "enabled": data.get("enabled", False),
     }
 
@@ -143,7 +139,7 @@ def _problem(name: str, value: object) -> str | None:
     expected = SETTING_TYPES.get(name) or _ROOT_TYPES.get(name)
     if expected is None:
         return f"Unknown field: {name[:100]}"
-    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+    if not isinstance(value, expected):
         return f"{name}: expected {expected.__name__}"
     if name == "worker_timeout_seconds" and isinstance(value, int) and value <= 0:
         return f"{name}: value {value!r} failed validation"

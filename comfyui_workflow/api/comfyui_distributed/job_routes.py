@@ -8,12 +8,15 @@ from comfyui_workflow.api.comfyui_distributed import schemas
 from comfyui_workflow.api.comfyui_distributed.bodies import body_of_request
 from comfyui_workflow.api.comfyui_distributed.results import (
     PreparedJobs,
+    check_picture,
     check_result,
     check_tile_request,
     check_tiles,
     prepared_id,
 )
 from comfyui_workflow.api.operations import Operation
+
+HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +46,17 @@ class JobViews:
         return jsonify(tile_idx=None)
 
     def submit_tiles(self) -> Response:
-        check_tiles(request.form.to_dict())
+        check_tiles(request.form.to_dict(), _heads())
         return jsonify(status="success")
 
     def submit_image(self) -> Response:
-        check_tiles(request.form.to_dict())
+        check_picture(request.form.to_dict(), _heads())
         return jsonify(status="success")
+
+
+def _heads() -> dict[str, bytes]:
+    """Returns the first bytes of the files of a form."""
+    return {name: file.read(HEAD_BYTES) for name, file in request.files.items()}
 
 
 OPERATIONS = (

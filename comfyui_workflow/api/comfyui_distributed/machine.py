@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from comfyui_workflow.api.comfyui_distributed.errors import Undecodable
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import InvalidRequest, ProgramFailed
 from comfyui_workflow.instances.model import Instance
@@ -87,14 +88,14 @@ def worker_status(worker: Instance, state: InstanceState) -> Json:
 
 
 def file_place(given: str) -> FilePlace:
-    """Parses `directory/name [output]`. Raises: InvalidRequest for a path out of ComfyUI's directories."""
+    """Parses `directory/name [output]`. Raises: Undecodable for a path out of ComfyUI's directories."""
     path, mark, folder = given.rpartition(" [")
     folder = folder.removesuffix("]") if mark else "input"
     if not mark or folder not in _FOLDERS:
         path, folder = given, "input"
     parts = path.replace("\\", "/").split("/")
     if not all(map(is_safe_name, parts)):
-        raise InvalidRequest("Only files below the directories of ComfyUI can be read")
+        raise Undecodable(f"Invalid file path: {given!r}")
     return FilePlace(name=parts[-1], subfolder="/".join(parts[:-1]), folder=folder)
 
 
