@@ -21,6 +21,8 @@ from comfyui_workflow.api import auth, health
 from comfyui_workflow.api.comfyui_api import requests as prompt_requests
 from comfyui_workflow.api.comfyui_api import routes as prompt_routes
 from comfyui_workflow.api.comfyui_api.presenter import ComfyUIApiPresenter
+from comfyui_workflow.api.comfyui_distributed import routes as distributed_routes
+from comfyui_workflow.api.comfyui_distributed.local_ports import routes_at_local_ports
 from comfyui_workflow.api.mount import ApiServices, api_prefixes, find_body_limit, mount
 from comfyui_workflow.api.native import batches, custom_workflows, instances, runs, webhooks
 from comfyui_workflow.api.rules import MatchingRule
@@ -102,6 +104,7 @@ from comfyui_workflow.stores.base import BatchStore, JobStore
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.batches import FileBatchStore
+from comfyui_workflow.stores.files.distributed_settings import FileDistributedSettingsStore
 from comfyui_workflow.stores.files.instances import FileInstanceStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.logins import FileLoginStore
@@ -126,6 +129,7 @@ APIS = (
     custom_workflows.API,
     routes.API,
     prompt_routes.API,
+    distributed_routes.API,
 )
 SECTIONS = (
     *(api.section for api in APIS if api.section is not None),
@@ -272,6 +276,8 @@ def create_server(settings: Settings) -> Server:
         jobs=jobs,
         provisions=provisions,
     )
+    app = create_flask(parts)
+    instances.local_ports.serve(routes_at_local_ports(app, settings.max_upload_mb * MB))
     resumption = Resumption(parts.service, parts.jobs)
     made = Components(
         base=base,
@@ -285,7 +291,7 @@ def create_server(settings: Settings) -> Server:
         checks=tuple(each.check for each in steps_of_settings if isinstance(each, ManifestStep)),
     )
     return Server(
-        app=create_flask(parts),
+        app=app,
         base=base,
         parts=parts,
         resumption=resumption,
@@ -438,6 +444,7 @@ def create_parts(
         urls=urls,
         custom_workflows=CustomWorkflows(settings.workflow_dir),
         settings=settings,
+        distributed_settings=FileDistributedSettingsStore(base.file("distributed.json"), damage),
         damage=damage,
     )
 
@@ -467,6 +474,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
         Component(name="batches on disk", open=made.batches.open),
         Component(name="jobs on disk", open=made.jobs.open),
         Component(name="webhooks on disk", open=parts.outbox.open),
+        Component(name="distributed settings on disk", open=parts.distributed_settings.open),
         Component(name="duration estimates", open=parts.service.learn),
         # after `sessions`: a run that waits for an instance ends only when its session is closed
         Component(name="threads of runs", stop=partial(made.executor.stop, STOP_TIMEOUT_S)),

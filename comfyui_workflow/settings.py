@@ -476,6 +476,11 @@ class Settings(BaseSettings):
         description="Whether the id of a prompt of comfyui-api is put before each `filename_prefix`. False: "
         "it replaces the prefix. The name `PREPEND_FILENAMES` works too.",
     )
+    distributed_master: str | None = Field(
+        None,
+        description="The instance that is the master of ComfyUI-Distributed's API at the port of the server. "
+        "Unset: the first instance. At a local port, the master is the instance of that port.",
+    )
     rate_limits: bool = Field(
         False, description="Whether job endpoints have the same rate limits as endpoints of RunPod."
     )

@@ -27,6 +27,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"instances"},
     {"scheduling"},
     {"execution"},
+    {"distributed"},
     {"client"},
     {"services"},
     {"server"},
@@ -72,6 +73,8 @@ PLACES = {
 WORDS_OF_RUNPOD = re.compile(
     r"""["'`]COMPLETED|JobStatus\.COMPLETED|IN_QUEUE|IN_PROGRESS|TIMED_OUT|(?i:worker-comfyui|runpod)"""
 )
+ROOMS_OF_RUNPOD = {("api", "runpod"), ("api", "comfyui_distributed")}
+"""ComfyUI-Distributed tells whether a machine is one of RunPod."""
 NAMES_OF_OTHERS = {"app.py", "settings.py", "client", "ssh", "parsing"}
 
 
@@ -140,7 +143,7 @@ def test_words_of_one_api_are_in_its_folder() -> None:
     """`app` joins the APIs, `settings` hears a worker's own names, `ssh` knows the gateway of a provider."""
     for path in PACKAGE.rglob("*.py"):
         inside = path.relative_to(PACKAGE)
-        is_exempt = inside.parts[:2] == ("api", "runpod") or inside.parts[0] in NAMES_OF_OTHERS
+        is_exempt = inside.parts[:2] in ROOMS_OF_RUNPOD or inside.parts[0] in NAMES_OF_OTHERS
         found = None if is_exempt else WORDS_OF_RUNPOD.search(path.read_text())
         assert found is None, f"{path} has {found[0]}"
 

@@ -31,6 +31,7 @@ from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.services.validation import ValidationService
 from comfyui_workflow.settings import Settings
+from comfyui_workflow.stores.base import DistributedSettingsStore
 from comfyui_workflow.stores.damage import DamageReport
 
 MB = 1024 * 1024
@@ -56,6 +57,7 @@ class ApiServices:
     urls: UrlInputs
     custom_workflows: CustomWorkflows
     settings: Settings
+    distributed_settings: DistributedSettingsStore
     damage: DamageReport = field(default_factory=DamageReport)
 
 

@@ -65,6 +65,8 @@ class Operation:
     """The name of the form field with the file, for multipart requests."""
     is_body_optional: bool = False
     query: type[BaseModel] | None = None
+    other_rules: tuple[str, ...] = ()
+    """Rules of the same operation at other paths, with the same variables."""
     has_bare_rule: bool = False
     """Adds a second rule without all up to the first variable, for which the view gets None."""
 
@@ -74,7 +76,8 @@ class Operation:
 
     @property
     def rules(self) -> tuple[str, ...]:
-        return (self.rule,) if self.bare_rule is None else (self.rule, self.bare_rule)
+        bare = () if self.bare_rule is None else (self.bare_rule,)
+        return (self.rule, *self.other_rules, *bare)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +108,8 @@ def register(
         view = partial(operation.view, views)
         if check is not None:
             view = partial(_checked_view, partial(check, operation), view)
-        _add(routes, operation, operation.rule, name, view)
+        for number, rule in enumerate((operation.rule, *operation.other_rules)):
+            _add(routes, operation, rule, f"{name}_{number}" if number else name, view)
         if operation.bare_rule is not None:
             variable = variables_of(operation.rule)[0]
             _add(routes, operation, operation.bare_rule, f"bare_{name}", partial(view, **{variable: None}))

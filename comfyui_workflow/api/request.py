@@ -27,6 +27,7 @@ __all__ = [
     "integer",
     "is_valid_unicode",
     "json_body",
+    "json_value",
     "number",
     "optional_json_body",
     "refuse_unknown_fields",
@@ -37,17 +38,22 @@ __all__ = [
 ]
 
 
-def json_body(model: type[BaseModel] | None = None) -> dict[str, Any]:
-    """Returns the JSON object of the body. With a model, other fields than those of the model are refused.
-    Requires the content type `application/json`: a page of another site can send the other common types
-    without a CORS preflight."""
+def json_value() -> Any:
+    """Returns the JSON value of the body. Requires the content type `application/json`: a page of another
+    site can send the other common types without a CORS preflight."""
     if _has_no_body():
         raise InvalidRequest("Request body is required")
     if not request.is_json:
         raise InvalidRequest(
             'Content-Type must be application/json: with curl, -H "Content-Type: application/json"'
         )
-    body = _parsed_body()
+    return _parsed_body()
+
+
+def json_body(model: type[BaseModel] | None = None) -> dict[str, Any]:
+    """Returns the JSON object of the body. With a model, other fields than those of the model are refused.
+    Raises: InvalidRequest, also as `json_value`."""
+    body = json_value()
     if body is None:
         raise InvalidRequest("Request body is not valid JSON: it is null")
     if not isinstance(body, dict):

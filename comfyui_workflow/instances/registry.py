@@ -12,7 +12,7 @@ from collections.abc import Callable
 from comfyui_workflow.comfyui.login import LOGIN_FIELDS, Login, read_login
 from comfyui_workflow.instances.entries import RegistryContent, content_of
 from comfyui_workflow.instances.model import Instance
-from comfyui_workflow.instances.schema import new_id, read_instance, refuse_unknown
+from comfyui_workflow.instances.schema import is_id, new_id, read_instance, refuse_unknown
 from comfyui_workflow.stores.base import Document, InstanceDocuments, InstanceStore, LoginStore
 
 
@@ -56,15 +56,16 @@ class InstanceRegistry:
         change or in a thread of the store."""
         self._store.listen(callback)
 
-    def add(self, fields: Document) -> Instance:
-        """Adds an instance. `change` and `remove` raise the same errors.
-        Raises: InvalidRequest, InstancesFileBroken, StoreError."""
+    def add(self, fields: Document, wanted_id: str | None = None) -> Instance:
+        """Adds an instance. It gets the wanted id if it may, else one that is made from its name. `change`
+        and `remove` raise the same errors. Raises: InvalidRequest, InstancesFileBroken, StoreError."""
         login, fields = _split_login(fields)
         added: list[str] = []
 
         def with_new(content: RegistryContent) -> RegistryContent:
             taken = {name for each in content.instances for name in (each.id, each.name.casefold())}
-            added[:] = [new_id(read_instance(fields, "").name, taken)]
+            own = new_id(read_instance(fields, "").name, taken)
+            added[:] = [wanted_id if wanted_id and is_id(wanted_id) and wanted_id not in taken else own]
             return content.with_entry(added[0], fields)
 
         instance = self._update(with_new).require(added[0]).instance

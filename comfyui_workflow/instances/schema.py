@@ -79,9 +79,13 @@ def refuse_unknown(fields: Fields) -> None:
 def read_id(fields: Fields) -> str | None:
     """Returns the id of the entry, or None if it has none yet."""
     value = text(fields, "id")
-    if value is not None and (not _ID.fullmatch(value) or value in RESERVED):
+    if value is not None and not is_id(value):
         raise InvalidRequest("id must be made of a-z, 0-9 and - (and is neither any nor costs)")
     return value
+
+
+def is_id(value: str) -> bool:
+    return bool(_ID.fullmatch(value)) and value not in RESERVED
 
 
 def new_id(name: str, taken: Collection[str]) -> str:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ from comfyui_workflow.proxy.headers import forwarded_headers, refusal_of, server
 from comfyui_workflow.proxy.http import forward
 from comfyui_workflow.proxy.lease import LONGEST_LINE_BYTES, READ_BYTES, InstanceLease, Upstream
 from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted, Route
+from comfyui_workflow.proxy.own_routes import PortRoutes
 from comfyui_workflow.proxy.prompt_rewrite import PromptBody, is_prompt, read_prompt
 from comfyui_workflow.proxy.registry import SocketRegistry
 from comfyui_workflow.proxy.slow_clients import WatchedServer
@@ -36,20 +38,29 @@ LINGERING_S = 10.0
 CUT_WITHIN_S = 0.5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """What answers the requests of one port: the instance, and routes of this server."""
+
+    borrow: Callable[[], AbstractContextManager[Route]]
+    login: Callable[[], Mapping[str, str]] = dict
+    own: PortRoutes | None = None
+
+
 class LocalPort:
     """Belongs to the event loop, except `state`."""
 
     def __init__(
         self,
         wanted: PortWanted,
-        borrow: Callable[[], AbstractContextManager[Route]],
+        backend: Backend,
         policy: PortPolicy,
         limits: ConnectionLimits = LIMITS,
-        login: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.wanted = wanted
+        self._own = backend.own
         self._policy = policy
-        self._lease = InstanceLease(borrow, wanted.name, login)
+        self._lease = InstanceLease(backend.borrow, wanted.name, backend.login)
         self._registry = SocketRegistry()
         self._feed = AnonymousEvents(self._lease)
         self._listening: list[asyncio.Server] = []
@@ -166,6 +177,8 @@ class LocalPort:
     async def _answer_request(self, request: web.BaseRequest) -> web.StreamResponse:
         self._request_count += 1
         try:
+            if self._own is not None and self._own.has(request):
+                return await self._own.serve(request)
             if is_prompt(request):
                 return await self._submit(request)
             return await forward(request, self._lease, without=self._headers_to_drop(request))

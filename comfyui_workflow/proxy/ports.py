@@ -1,6 +1,7 @@
 """All local ports of this server, on one thread with one event loop.
 
 LocalPorts(borrow, limits, policy, login)
+    serve(own_routes)                       routes of this server at every port; to be called before start
     start(), stop()                         stop closes everything within about two seconds
     set_ports({instance_id: PortWanted})    opens and closes ports to match; idempotent
     state(instance_id) -> PortState | None  None for an instance that has no port here
@@ -17,7 +18,8 @@ from functools import partial
 from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.proxy.lease import Upstream
 from comfyui_workflow.proxy.model import Borrow, LoginOf, PortPolicy, PortState, PortWanted
-from comfyui_workflow.proxy.port import LIMITS, LocalPort
+from comfyui_workflow.proxy.own_routes import OwnRoutes
+from comfyui_workflow.proxy.port import LIMITS, Backend, LocalPort
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +44,15 @@ class LocalPorts:
         self._login = login
         self._policy = policy or PortPolicy()
         self._limits = limits
+        self._own_routes: OwnRoutes | None = None
         self._ports: Mapping[str, LocalPort] = {}
         self._wanted: Mapping[str, PortWanted] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closing_upstreams: list[Upstream] = []
+
+    def serve(self, own_routes: OwnRoutes) -> None:
+        self._own_routes = own_routes
 
     def start(self) -> None:
         self._policy.used_ports.load()
@@ -117,16 +123,18 @@ class LocalPorts:
             staying = {key: port for key, port in self._ports.items() if wanted.get(key) == port.wanted}
             going = [port for key, port in self._ports.items() if key not in staying]
             await asyncio.gather(*(port.close() for port in going))
-            self._ports = {
-                key: staying.get(key)
-                or LocalPort(
-                    each, partial(self._borrow, key), self._policy, self._limits, partial(self._login, key)
-                )
-                for key, each in wanted.items()
-            }
+            self._ports = {key: staying.get(key) or self._new_port(key, each) for key, each in wanted.items()}
             for port in self._ports.values():
                 await port.listen()
             self._policy.used_ports.add(port.state.port for port in self._ports.values())
+
+    def _new_port(self, key: str, wanted: PortWanted) -> LocalPort:
+        backend = Backend(
+            borrow=partial(self._borrow, key),
+            login=partial(self._login, key),
+            own=self._own_routes.at_port_of(key) if self._own_routes else None,
+        )
+        return LocalPort(wanted, backend, self._policy, self._limits)
 
     async def _listen_again(self) -> None:
         while True:

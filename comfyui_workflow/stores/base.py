@@ -296,6 +296,19 @@ class UsageStore(Protocol):
         """Saves the totals. An error is logged, not raised: no run depends on them."""
 
 
+class DistributedSettingsStore(Protocol):
+    """Keeps the settings that clients of ComfyUI-Distributed have changed: `settings` and `master`."""
+
+    def open(self) -> None:
+        """Raises: ConfigurationError if a newer release has written them."""
+
+    def get(self) -> Document: ...
+
+    def update(self, change: Callable[[Document], Document]) -> None:
+        """Replaces the settings by `change(settings)`, on disk when this returns. Two updates never overlap.
+        Raises: StoreError, then nothing was changed."""
+
+
 class DataOwnership(Protocol):
     """Exclusive ownership of the data by one server process."""
 

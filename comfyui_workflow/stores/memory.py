@@ -17,6 +17,7 @@ from comfyui_workflow.runs.webhook import Delivery
 from comfyui_workflow.stores.base import (
     BillableRun,
     Change,
+    Document,
     DurationSample,
     InstanceDocuments,
     UnreadableRecord,
@@ -299,3 +300,19 @@ class MemoryUsageStore:
 
     def save(self, totals: UsageTotals) -> None:
         self._totals = totals
+
+
+class MemoryDistributedSettingsStore:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._settings: Document = {}
+
+    def open(self) -> None:
+        pass
+
+    def get(self) -> Document:
+        return self._settings
+
+    def update(self, change: Callable[[Document], Document]) -> None:
+        with self._lock:
+            self._settings = change(self._settings)

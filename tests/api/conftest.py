@@ -49,7 +49,12 @@ from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.stores.memory import MemoryPendingStore, MemoryRunStore, MemoryWebhookStore
+from comfyui_workflow.stores.memory import (
+    MemoryDistributedSettingsStore,
+    MemoryPendingStore,
+    MemoryRunStore,
+    MemoryWebhookStore,
+)
 from tests.checked_client import checked
 from tests.instances.files import directory_in
 
@@ -181,6 +186,7 @@ def parts_of(
         uploads=uploads,
         urls=UrlInputs(storages=storages, cache=cache, uploads=uploads),
         custom_workflows=CustomWorkflows(settings.workflow_dir),
+        distributed_settings=MemoryDistributedSettingsStore(),
         settings=settings,
     )
 

@@ -1,0 +1,1 @@
+"""One workflow over several instances: the nodes of ComfyUI-Distributed, without the plugin on any instance."""
