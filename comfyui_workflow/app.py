@@ -119,6 +119,7 @@ from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.web import api_docs, pages
 from comfyui_workflow.workflows.model import GraphRequest
 
+WARM_UP_TIMEOUT_S = 120.0
 LARGEST_WARM_UP_BYTES = 16 * 1024 * 1024
 """Maximum size of a file that the settings name: a manifest, a workflow."""
 APIS = (
@@ -582,7 +583,7 @@ def warm_up_of(settings: Settings) -> GraphRequest:
         file = settings.warmup_prompt_file
         return read_warm_up(content_of(file, "WARMUP_PROMPT_FILE"), str(file))
     web = GuardedClient(may_reach_private=True)
-    fetched = web.fetch(secret_of(settings.warmup_prompt_url) or "", LARGEST_WARM_UP_BYTES, IMAGE_TIMEOUT_S)
+    fetched = web.fetch(secret_of(settings.warmup_prompt_url) or "", LARGEST_WARM_UP_BYTES, WARM_UP_TIMEOUT_S)
     return read_warm_up(fetched.content, "The file of WARMUP_PROMPT_URL")
 
 
