@@ -22,7 +22,7 @@ from comfyui_workflow.comfyui.http_responses import bounded_json
 from comfyui_workflow.comfyui.limits import InstanceLimits, LimitBreaches
 from comfyui_workflow.comfyui.messages import Message, prompt_id_of, says_ended
 from comfyui_workflow.comfyui.previews import Preview, PreviewReader
-from comfyui_workflow.errors import LimitExceeded
+from comfyui_workflow.errors import LimitExceeded, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -249,6 +249,9 @@ class EventFeed:
         except LimitExceeded as error:
             log.warning("%s: %s", self._url, self._breaches.record(error))
             socket.drop()
+        except StoreError as error:
+            log.warning("%s: %s", self._url, error)
+            socket.drop()
         except _SOCKET_ERRORS as error:
             log.debug("the websocket to %s broke: %s", self._url, error)
         finally:
@@ -272,19 +275,20 @@ class EventFeed:
         throttle = Throttle()
         while not self._should_leave():
             try:
-                opcode, content = socket.receive()
+                if not socket.receive(self._handle):
+                    return
             except websocket.WebSocketTimeoutException:
                 continue
-            if opcode == ABNF.OPCODE_CLOSE:
-                return
-            if opcode == ABNF.OPCODE_TEXT:
-                self._received_at_s = time.monotonic()
-                self._dispatch(content)
-            elif opcode == ABNF.OPCODE_BINARY:
-                self._received_at_s = time.monotonic()
-                self._show(content)
             if (pause_s := throttle.pause_s()) > 0:
                 self._closing.wait(pause_s)
+
+    def _handle(self, opcode: int, content: bytes) -> None:
+        if opcode == ABNF.OPCODE_TEXT:
+            self._received_at_s = time.monotonic()
+            self._dispatch(content)
+        elif opcode == ABNF.OPCODE_BINARY:
+            self._received_at_s = time.monotonic()
+            self._show(content)
 
     def _dispatch(self, frame: bytes) -> None:
         """Raises: LimitExceeded."""

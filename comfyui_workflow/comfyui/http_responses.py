@@ -1,14 +1,12 @@
 """HTTP responses of an instance, with limits on each: a `requests` session over timed connections.
 
 How it works. The client asks for no compression and refuses compressed responses, so a few bytes cannot
-expand to many. A body is read in pieces and counted; more than 4 MB go to a temporary file. The number of
+expand to many. A body is read in pieces and counted; a large one goes to a temporary file. The number of
 JSON values is estimated before the JSON is parsed.
 """
 
 import gc
-import tempfile
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from typing import IO, Any
@@ -16,6 +14,7 @@ from typing import IO, Any
 import requests
 import urllib3
 
+from comfyui_workflow.comfyui.large_content import MOST_IN_MEMORY_BYTES, Spool, in_memory
 from comfyui_workflow.comfyui.limits import (
     BYTES_WORTH_COUNTING,
     InstanceLimits,
@@ -25,15 +24,11 @@ from comfyui_workflow.comfyui.limits import (
     value_count,
 )
 from comfyui_workflow.comfyui.timed_connections import TIMED_POOLS
-from comfyui_workflow.errors import StoreError
+from comfyui_workflow.errors import LimitExceeded
 from comfyui_workflow.parsing.untrusted import read_json
 
 _PIECE_BYTES = 64 * 1024
-_KEPT_IN_MEMORY_BYTES = 4 * 1024 * 1024
 _WIDEST_CHARACTER_BYTES = 4
-_parsing = threading.Lock()
-"""Large responses are parsed one at a time, so that the memory for that is needed only once, however many
-instances there are."""
 
 
 class InstanceSession(requests.Session):
@@ -82,10 +77,12 @@ class AnswerBody:
         """Parses the body. Raises: LimitExceeded; ValueError for invalid JSON."""
         if isinstance(self._content, bytes) and len(self._content) < BYTES_WORTH_COUNTING:
             return read_json(self._content)
-        with _parsing:
-            content = self.whole()
-            self.values = value_count(content)
-            return _counted_json(content, limits.values, limits.answer_bytes, where)
+        return _one_at_a_time(lambda: self._counted(limits, where))
+
+    def _counted(self, limits: InstanceLimits, where: str) -> Any:
+        content = self.whole()
+        self.values = value_count(content)
+        return _counted_json(content, limits.values, limits.answer_bytes, where)
 
     def close(self) -> None:
         if not isinstance(self._content, bytes):
@@ -97,8 +94,20 @@ def bounded_json(content: bytes, most_values: int, most_bytes: int, where: str) 
     `where` is the end of the error message. Raises: LimitExceeded; ValueError for invalid JSON."""
     if len(content) < BYTES_WORTH_COUNTING:
         return read_json(content)
-    with _parsing:
-        return _counted_json(content, most_values, most_bytes, where)
+    return _one_at_a_time(lambda: _counted_json(content, most_values, most_bytes, where))
+
+
+def _one_at_a_time(parse: Callable[[], Any]) -> Any:
+    """Raises: LimitExceeded, ValueError: new ones, because the traceback of an error holds the content, as
+    the error of a JSON parser does."""
+    with in_memory:
+        try:
+            return parse()
+        except LimitExceeded as error:
+            failure: LimitExceeded | ValueError = LimitExceeded(str(error))
+        except ValueError as error:
+            failure = ValueError(str(error))
+    raise failure
 
 
 def _counted_json(content: bytes, most_values: int, most_bytes: int, where: str) -> Any:
@@ -139,39 +148,23 @@ def read_body(response: requests.Response, most_bytes: int, most_values: int, wh
     if announced is not None:
         if announced > most_bytes:
             raise too_many_bytes(where, most_bytes)
-        if announced <= _KEPT_IN_MEMORY_BYTES:
+        if announced <= MOST_IN_MEMORY_BYTES:
             return AnswerBody(raw.read(decode_content=False))
     return _spooled(raw, most_bytes, most_values, where)
 
 
 def _spooled(raw: Any, most_bytes: int, most_values: int, where: str) -> AnswerBody:
-    file = tempfile.SpooledTemporaryFile(max_size=_KEPT_IN_MEMORY_BYTES)  # noqa: SIM115 - the body closes it
+    spool = Spool()
     try:
-        count = values = 0
+        values = 0
         while piece := raw.read(_PIECE_BYTES, decode_content=False):
-            count += len(piece)
-            if count > most_bytes:
+            if spool.size_bytes + len(piece) > most_bytes:
                 raise too_many_bytes(where, most_bytes)
             values += value_count(piece)
             if values > most_values:
                 raise too_many_values(where, most_values)
-            _keep(file, piece)
-        if count <= _KEPT_IN_MEMORY_BYTES:
-            file.seek(0)
-            content = file.read()
-            file.close()
-            return AnswerBody(content)
+            spool.write(piece)
     except BaseException:
-        file.close()
+        spool.close()
         raise
-    return AnswerBody(file)
-
-
-def _keep(file: IO[bytes], piece: bytes) -> None:
-    try:
-        file.write(piece)
-    except OSError as error:
-        directory = tempfile.gettempdir()
-        raise StoreError(
-            f"A long answer of ComfyUI cannot be stored in {directory}: {error.strerror}"
-        ) from error
+    return AnswerBody(spool.content())

@@ -13,6 +13,8 @@ from comfyui_workflow.parsing.untrusted import as_object, as_text, read_json, sh
 
 _HEAD = struct.Struct(">II")
 _WITHOUT_IDS, _WITH_METADATA = 1, 4
+_LONGEST_METADATA_BYTES = 64 * 1024
+"""A few ids have some hundred bytes. Longer JSON is not parsed: it could become a gigabyte of values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ class PreviewReader:
         kind, length = _HEAD.unpack_from(frame)
         if kind == _WITHOUT_IDS:
             return _preview(self._place, frame[_HEAD.size :])
-        if kind == _WITH_METADATA:
+        if kind == _WITH_METADATA and length <= _LONGEST_METADATA_BYTES:
             start = _HEAD.size + length
             return _preview(_place_in(frame[_HEAD.size : start]), frame[start:])
         return None

@@ -3,13 +3,19 @@
 import ctypes
 import gc
 
-_ARENA_MAX = -8
-"""`M_ARENA_MAX` of glibc's `mallopt(3)`."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+"""`M_TRIM_THRESHOLD`, `M_MMAP_THRESHOLD` and `M_ARENA_MAX` of glibc's `mallopt(3)`."""
 _ARENAS = 1
+_OWN_MAPPING_BYTES = 1024 * 1024
+_KEPT_FREE_BYTES = 4 * 1024 * 1024
 
 
-def limit_malloc_arenas() -> None:
-    """Limits the number of heaps (arenas) of glibc's allocator. Does nothing without glibc.
+def return_freed_memory() -> None:
+    """Makes glibc's allocator return freed memory to the system. Does nothing without glibc.
+
+    By default, glibc raises the size from which an allocation gets a mapping of its own to that of the
+    largest one that was freed, up to 32 MB. After one large response the next ones come from the heap, which
+    keeps their space. With a fixed size, each large allocation is returned when it is freed.
 
     By default glibc uses up to eight arenas per core, and assigns threads to them. An arena is returned to
     the system only when all of it is free. If several threads have each handled a response of many megabytes,
@@ -18,6 +24,8 @@ def limit_malloc_arenas() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_ARENA_MAX, _ARENAS)
+        mallopt(_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
+        mallopt(_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
 
 
 def collect_garbage_often() -> None:
