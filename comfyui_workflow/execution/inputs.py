@@ -30,7 +30,7 @@ from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
 from comfyui_workflow.files.input_directories import files_in
 from comfyui_workflow.files.sensitive_paths import LOOKED_AT_BYTES, holds_private_key
 from comfyui_workflow.sessions.session import ComfyUISession
-from comfyui_workflow.ssh.sftp.files import RemoteFiles
+from comfyui_workflow.ssh.sftp.files import RemoteFile, RemoteFiles
 from comfyui_workflow.workflows.editor.scene_views import BLANK_VIEW
 from comfyui_workflow.workflows.graph import Graph, with_replaced_texts
 from comfyui_workflow.workflows.input_files import FileReference, InputFiles, base_name, texts_of
@@ -267,13 +267,15 @@ def _directories(session: ComfyUISession, configured: str) -> Iterator[str]:
 def _is_read_by_comfyui(
     session: ComfyUISession, local: Path, directory: str, name: str, stop: CancelToken
 ) -> bool:
-    """True if ComfyUI has the content of `local` under this name, in the file that is in `directory`."""
-    remote = session.connection.files.stat(str(PurePosixPath(directory) / name), on_wait=stop.check)
-    modified_s = None if remote is None else remote.modified_at.timestamp()
+    """True if ComfyUI has the content of `local` under this name, in the file that is in `directory`. Both
+    are asked at the same time."""
+    remote = str(PurePosixPath(directory) / name)
     subfolder, _, filename = name.rpartition("/")
     try:
-        end = request_end(session.client, filename, subfolder=subfolder, folder="input")
-        end.check(local, modified_s)
+        with session.connection.files.opening(remote, progress=lambda *_: stop.check()) as opening:
+            end = request_end(session.client, filename, subfolder=subfolder, folder="input")
+            modified_at = opening.attributes().modified_at
+        end.check(local, modified_at.timestamp())
     except RemoteFileError:
         return False
     return True
@@ -291,13 +293,15 @@ def _upload_by_sftp(
 ) -> str:
     """Uploads by SFTP. Uses the wanted name, which may have directories, if it is free or has the same
     content; else a name that contains a hash of the content."""
-    if files.stat(directory, on_wait=stop.check) is None:
+    candidates = (name, _unique_name(name, digest))
+    paths = [str(PurePosixPath(directory) / candidate) for candidate in candidates]
+    found_directory, *found = files.stat_all((directory, *paths), on_wait=stop.check)
+    if found_directory is None:
         raise RemoteFileError(f"there is no directory {directory} on the instance")
     if "/" in name:
-        files.make_directory(str(PurePosixPath(directory) / name).rpartition("/")[0])
-    for candidate in (name, _unique_name(name, digest)):
-        remote = str(PurePosixPath(directory) / candidate)
-        if _has_same_content(files, remote, local, digest, stop):
+        files.make_directory(paths[0].rpartition("/")[0])
+    for candidate, remote, known in zip(candidates, paths, found, strict=True):
+        if _is_same_content(files, remote, known, local, digest, stop=stop):
             return candidate
         try:
             with open_transfer() as report:
@@ -312,12 +316,18 @@ def _upload_by_sftp(
 
 
 def _has_same_content(files: RemoteFiles, remote: str, local: Path, digest: str, stop: CancelToken) -> bool:
-    """True if the remote file has the same content. The hash is read last, because it is the most expensive
-    check."""
     known = files.stat(remote, on_wait=stop.check)
+    return _is_same_content(files, remote, known, local, digest, stop=stop)
+
+
+def _is_same_content(
+    files: RemoteFiles, remote: str, known: RemoteFile | None, local: Path, digest: str, *, stop: CancelToken
+) -> bool:
+    """True if the remote file has the same content; `known` are its attributes, None if there is none. The
+    hash is read last, because it is the most expensive check."""
     if known is None or known.size_bytes != local.stat().st_size:
         return False
-    return files.sha256(remote, on_wait=stop.check) == digest
+    return files.sha256(remote, found=known, on_wait=stop.check) == digest
 
 
 def _unique_name(name: str, digest: str) -> str:

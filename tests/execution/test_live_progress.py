@@ -1,6 +1,6 @@
 """Live progress of executing runs; it is removed when they end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -82,10 +82,13 @@ class Instance:
     def directories(self) -> Directories:
         return self.own
 
-    def stat(self, path: str, *, on_wait: Callable[[], None] | None = None) -> object:
+    def stat_all(self, paths: Sequence[str], *, on_wait: object) -> list[RemoteFile | None]:
         if not self.has_sftp:
             raise RemoteFileError("no SFTP here")
-        return self if path == "/input" else None
+        return [self.attributes() if path == "/input" else None for path in paths]
+
+    def attributes(self) -> RemoteFile:
+        return RemoteFile(name="", size_bytes=8, modified_at=datetime.now(UTC), is_directory=False)
 
     def upload(
         self, file: Path | BinaryIO, name: str, *, progress: Progress | None = None, **_place: object
@@ -104,7 +107,7 @@ class Instance:
         self._travel(self.progress)
         part.begin(8, None)
         part.write(b"12345678")
-        return RemoteFile(name="", size_bytes=8, modified_at=datetime.now(UTC), is_directory=False)
+        return self.attributes()
 
     @contextmanager
     def view(self, filename: str, *, subfolder: str, folder: str, start: int = 0) -> Iterator[ViewedFile]:

@@ -39,7 +39,7 @@ class WithoutFiles:
     def directories(self) -> Directories:
         return Directories()
 
-    def fetch(self, *_arguments: object, **_named: object) -> None:
+    def opening(self, *_arguments: object, **_named: object) -> None:
         raise RemoteFileError("no SFTP here")
 
 

@@ -3,6 +3,7 @@
 RemoteFiles
     transfers_at_once                                   number of threads that can transfer in parallel
     `stat(path, *, on_wait=None) -> RemoteFile | None`
+    `stat_all(paths, *, on_wait=None) -> list`          the same for several paths, in one round trip
     list(path) -> tuple[RemoteFile, ...]                sorted by name
     upload(local, remote, *, progress=None)             never overwrites: RemoteFileExists
     opening(remote, *, progress=None) -> context manager yielding an OpeningFile
@@ -11,7 +12,7 @@ RemoteFiles
                                                         resumes an interrupted part of the same file
     download(remote, local_part, *, expected_size=None, progress=None) -> int (bytes)
     read(path, most_bytes) -> bytes                     also for files without a size, as in /proc
-    `sha256(remote, *, on_wait=None) -> str`               hex; reads the remote file, caches the result
+    `sha256(remote, *, found=None, on_wait=None) -> str`   hex; reads the remote file, caches the result
     make_directory(path)                                with parents; no error if it exists
     `remove(path, *, on_wait=None)`                        no error if it does not exist
 
@@ -29,7 +30,7 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -110,11 +111,13 @@ class RemoteFiles:
         return self._channels.refusal(limit_s)
 
     def stat(self, path: str, *, on_wait: OnWait | None = None) -> RemoteFile | None:
-        with self._session(path, "looked at", on_wait=on_wait) as session:
-            try:
-                return _describe(posixpath.basename(path), session.attributes(session.stat(path)))
-            except FileNotFoundError:
-                return None
+        return self.stat_all((path,), on_wait=on_wait)[0]
+
+    def stat_all(self, paths: Sequence[str], *, on_wait: OnWait | None = None) -> list[RemoteFile | None]:
+        """Returns the attributes of each path, None for one that does not exist."""
+        with self._session(", ".join(paths), "looked at", on_wait=on_wait) as session:
+            requests = [(path, session.stat(path)) for path in paths]
+            return [_described_if_there(session, path, number) for path, number in requests]
 
     def list(self, path: str) -> tuple[RemoteFile, ...]:
         """Lists a directory, sorted by name. Raises: RemoteFileError if it has more than 100,000 entries."""
@@ -187,10 +190,10 @@ class RemoteFiles:
             session.abandon(session.close_file(handle))
         return bytes(content[:most_bytes])
 
-    def sha256(self, remote: str, *, on_wait: OnWait | None = None) -> str:
-        """Computes the SHA-256 of the current content, in hex. The result is cached until the file
-        changes."""
-        found = self.stat(remote, on_wait=on_wait)
+    def sha256(self, remote: str, *, found: RemoteFile | None = None, on_wait: OnWait | None = None) -> str:
+        """Computes the SHA-256 of the current content, in hex. The result is cached until the file changes.
+        `found`: attributes that were read just now."""
+        found = found or self.stat(remote, on_wait=on_wait)
         if found is None:
             raise RemoteFileMissing(f"{remote} is not on {self._label}.")
         key = (remote, found.size_bytes, found.modified_at)
@@ -354,6 +357,13 @@ def _describe(name: str, found: Attributes) -> RemoteFile:
         modified_at=datetime.fromtimestamp(found.modified_s, UTC),
         is_directory=found.is_directory,
     )
+
+
+def _described_if_there(session: SftpSession, path: str, stat_request: int) -> RemoteFile | None:
+    try:
+        return _describe(posixpath.basename(path), session.attributes(stat_request))
+    except FileNotFoundError:
+        return None
 
 
 def _check_size(remote: str, size_bytes: int | None, expected_bytes: int) -> None:
