@@ -144,11 +144,12 @@ class ManifestProvisioner:
 
     def _plan(self, of: Application, *, is_hashed: bool = False) -> tuple[Plan, Facts]:
         packs, models = self._resolved_packs(of), self._resolved_models(of)
+        refused = self._refused_packages(of.manifest)
         request = {
             **_base(of),
             "task": "inspect",
             "apt": of.manifest.apt,
-            "pip": [each.requirement for each in of.manifest.pip],
+            "pip": [each.requirement for each in of.manifest.pip if each.requirement not in refused],
             "check_pip": _CHECK_PIP.read_text(),
             "packs": [_pack_request(each) for each in packs],
             "files": [
@@ -159,11 +160,14 @@ class ManifestProvisioner:
             "known": {path: list(known) for path, known in of.progress.known_hashes().items()},
         }
         facts = read_facts(run_task(of.session, request, of.stop, of.progress.show).found)
-        urls = {each.requirement: each.url for each in of.manifest.pip if each.url is not None}
-        refusals = {line: self._rules.downloads.host_refusal(url) for line, url in urls.items()}
-        refused = {line: reason for line, reason in refusals.items() if reason is not None}
         plan = make_plan(of.manifest, facts, packs=packs, models=models, refused_packages=refused)
         return plan, facts
+
+    def _refused_packages(self, manifest: Manifest) -> dict[str, str]:
+        """Returns the reasons, by requirement."""
+        urls = {each.requirement: each.url for each in manifest.pip if each.url is not None}
+        reasons = {line: self._rules.downloads.host_refusal(url) for line, url in urls.items()}
+        return {line: reason for line, reason in reasons.items() if reason is not None}
 
     def _resolved_packs(self, of: Application) -> list[ResolvedPack]:
         def resolved(wanted: WantedPack) -> ResolvedPack:
