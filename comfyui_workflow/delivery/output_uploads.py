@@ -136,8 +136,9 @@ class LatestUploads:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._active: set[str] = set()
-        """URLs to which an upload goes on."""
+        self._active: dict[str, CancelToken] = {}
+        """The token of the upload that goes on, by URL; it is the id of the upload. One that was abandoned
+        has lost its place to the next one."""
         self._winners: dict[str, str] = {}
         """The run that began last, by URL."""
         self._claims: dict[tuple[str, str], CancelToken] = {}
@@ -163,12 +164,13 @@ class LatestUploads:
         with own.notifying(self._changed), self._changed:
             self._changed.wait_for(lambda: url not in self._active or own.is_set, ABANDONED_AFTER_S)
             own.check()
-            self._active.add(url)
+            self._active[url] = own
         try:
             yield own
         finally:
             with self._changed:
-                self._active.discard(url)
+                if self._active.get(url) is own:
+                    del self._active[url]
                 self._changed.notify_all()
 
     def forget(self, run_id: str) -> None:

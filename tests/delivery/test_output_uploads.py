@@ -1,11 +1,13 @@
 """Uploads of one run beside those of others: keys that differ, and the later upload to one URL."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import pytest
 
 from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.delivery import output_uploads
 from comfyui_workflow.delivery.output_uploads import LatestUploads, Superseded, keys_of
 from comfyui_workflow.runs.model import OutputFile, Run, RunRequest
 from comfyui_workflow.runs.target import AnyInstance
@@ -64,3 +66,19 @@ def test_the_later_upload_stops_the_earlier_one_and_its_retries() -> None:
     latest.forget("first")
     with latest.claim("u", "first", stop) as anew:
         anew.check()
+
+
+def test_an_abandoned_upload_that_ends_late_leaves_the_later_one_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    latest, stop = LatestUploads(), CancelToken()
+    with ThreadPoolExecutor(1) as pool, ExitStack() as abandoned, ExitStack() as later:
+        abandoned.enter_context(latest.claim("u", "first", stop))
+        with monkeypatch.context() as patch:
+            patch.setattr(output_uploads, "ABANDONED_AFTER_S", 0)
+            later.enter_context(latest.claim("u", "second", stop))
+        abandoned.close()
+        third = pool.submit(claimed, latest, "third", stop)
+        assert not wait([third], timeout=0.3).done  # the second one is not over
+        later.close()
+        third.result(30)

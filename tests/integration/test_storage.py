@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -384,6 +386,51 @@ def test_images_of_jobs_come_from_the_cache_and_are_resumed(
     assert "Range" not in cut.headers
     assert rest.headers["Range"] == "bytes=2000000-"
     assert "If-None-Match" in again.headers
+
+
+@contextmanager
+def dripping() -> Iterator[str]:
+    """A web server that sends each file a byte at a time, without an end. Yields its URL."""
+    is_over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            with suppress(OSError):
+                while not is_over.wait(0.02):
+                    self.wfile.write(b"x")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        is_over.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_a_slow_server_holds_back_only_its_own_runs(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
+) -> None:
+    """Also a run that waits for it can be cancelled at once."""
+    with dripping() as slow:
+        waiting = [
+            open_server.execute(sandbox.ssh_string, loaded("a.png"), input_images=[f"{slow}/{number}/a.png"])
+            for number in range(9)
+        ]
+        images = [f"{files.url}/dir/photo.png"]
+        fast = open_server.execute(sandbox.ssh_string, loaded("photo.png"), input_images=images)
+        assert color_of(open_server.until_finished(fast)) == (0, 255, 255)
+        for run_id in reversed(waiting):
+            open_server.post(f"/{run_id}/cancel")
+        for run_id in waiting:
+            assert open_server.until_finished(run_id)["status"] == "cancelled"
 
 
 def test_the_later_upload_to_one_url_wins(tmp_path: Path, files: FileServer) -> None:

@@ -8,7 +8,7 @@ transient error is retried up to `TRIES` attempts, with a growing delay; any oth
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from comfyui_workflow.errors import JobNotFound, RunNotFound, StorageError, Stor
 from comfyui_workflow.runs.events import PhaseEntered, RunFailed
 from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, ImageDownload, Job
 from comfyui_workflow.runs.model import Phase
-from comfyui_workflow.services.jobs.download_queue import DownloadQueue, QueuedDownload
 from comfyui_workflow.services.jobs.timer import Timer
+from comfyui_workflow.storage.download_queue import DownloadQueue, Taken
 from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.journal import RunJournal, now
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 8
 """Number of threads."""
+AT_ONE_SERVER = 2
 TRIES = 4
 """Maximum number of attempts per image."""
 WAIT_S = 2.0
@@ -32,6 +33,15 @@ WAIT_S = 2.0
 
 FetchUrl = Callable[[str, Path], object]
 """`fetch(url, path)` places the complete file at the path. Raises: UrlRefused, StorageError, StoreError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuedImage:
+    """The next image of a job."""
+
+    job_id: str
+    tries: int
+    """Number of this attempt, from 1."""
 
 
 class ImageFetcher:
@@ -53,7 +63,7 @@ class ImageFetcher:
         self._fetch = fetch
         self._start = start
         self._changed = threading.Condition()
-        self._queue = DownloadQueue()
+        self._queue: DownloadQueue[QueuedImage] = DownloadQueue(AT_ONE_SERVER)
         self._is_stopping = False
         self._threads = [
             threading.Thread(target=self._work, name=f"images {number}", daemon=True)
@@ -73,29 +83,29 @@ class ImageFetcher:
     def put(self, job: Job, tries: int = 1) -> None:
         """Queues the next image of a job. `tries` is the number of the attempt, from 1."""
         with self._changed:
-            self._queue.put(QueuedDownload(job_id=job.job_id, url=job.fetches[0].url, tries=tries))
+            self._queue.put(QueuedImage(job_id=job.job_id, tries=tries), [job.fetches[0].url])
             self._changed.notify_all()
 
     def _work(self) -> None:
-        while (image := self._next()) is not None:
+        while (taken := self._next()) is not None:
             try:
-                self._try_download(image)
+                self._try_download(taken.item)
             finally:
                 with self._changed:
-                    self._queue.release(image)
+                    self._queue.release(taken)
                     self._changed.notify_all()
 
-    def _next(self) -> QueuedDownload | None:
+    def _next(self) -> Taken[QueuedImage] | None:
         """Waits for the next image. Returns None when the server stops."""
         with self._changed:
             while not self._is_stopping:
-                image = self._queue.take()
-                if image is not None:
-                    return image
+                taken = self._queue.take()
+                if taken is not None:
+                    return taken
                 self._changed.wait()
             return None
 
-    def _try_download(self, image: QueuedDownload) -> None:
+    def _try_download(self, image: QueuedImage) -> None:
         try:
             job = self._store.get(image.job_id)
             if job.fetches and not self._journal.get(job.run_id).is_cancel_requested:
@@ -105,7 +115,7 @@ class ImageFetcher:
         except (JobNotFound, RunNotFound) as error:
             log.debug("%s: %s", image.job_id, error)
 
-    def _download(self, job: Job, image: QueuedDownload) -> None:
+    def _download(self, job: Job, image: QueuedImage) -> None:
         """Downloads one image and queues the next, or starts the run. Raises: JobNotFound, RunNotFound."""
         try:
             after = self._download_next(job, job.fetches[0])
