@@ -1,9 +1,9 @@
 """Several PNG files as one animated PNG (APNG), without decoding them.
 
-LoadImage of ComfyUI turns the frames of an animated PNG into one batch of pictures, so one node loads all pictures
-of a collector. The compressed data of each file becomes one frame that replaces the whole picture. Frames of one
-animation have one header, so a file of another size or kind begins a new animation (`groups`), and a file that is
-no plain 8-bit RGB or RGBA picture stays alone.
+LoadImage of ComfyUI turns the frames of an animated PNG into one batch of pictures, so one node loads all
+pictures of a collector. The compressed data of each file becomes one frame that replaces the whole picture.
+Frames of one animation have one header, so a file of another size or kind begins a new animation (`groups`),
+and a file that is no plain 8-bit RGB or RGBA picture stays alone.
 
 Format: https://www.w3.org/TR/png-3/
 """
@@ -38,7 +38,8 @@ PLAIN_CHUNKS = frozenset(
         b"iCCP",
     )
 )
-"""Chunks of a file that can be a frame; all but the first three are left out. LoadImage does not read them."""
+"""Chunks of a file that can be a frame; all but the first three are left out. LoadImage does not read
+them."""
 PIECE_BYTES = 1 << 20
 LONGEST_CHUNK = (1 << 31) - 5
 """A frame's chunk is four bytes longer than the chunk that it is made of."""
@@ -125,8 +126,8 @@ def write_animation(pictures: Sequence[Png], target: BinaryIO) -> None:
 
 
 def _write_frame(target: BinaryIO, picture: Png, sequence: int, *, is_first: bool) -> int:
-    """Copies the compressed data of a picture: as IDAT in the first frame, else as fdAT with sequence numbers.
-    Returns the next sequence number."""
+    """Copies the compressed data of a picture: as IDAT in the first frame, else as fdAT with sequence
+    numbers. Returns the next sequence number."""
     with picture.path.open("rb") as file:
         chunks = _Chunks(picture.path, file)
         for kind, length in chunks:
@@ -156,7 +157,8 @@ def _write_chunk(target: BinaryIO, kind: bytes, content: bytes) -> None:
 
 
 class _Chunks:
-    """Iterates over the chunks of a PNG file up to IEND. A chunk that is read is compared with its checksum."""
+    """Iterates over the chunks of a PNG file up to IEND. A chunk that is read is compared with its
+    checksum."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path

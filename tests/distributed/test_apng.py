@@ -145,7 +145,7 @@ def test_a_single_picture_stays_as_it_is(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path, damage: object) -> None:
     path = saved(tmp_path, noise((9, 9), "RGB", 1), "part_00001_.png")
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
-    with pytest.raises(CollectedFileDamaged, match="part_00001_.png"):
+    with pytest.raises(CollectedFileDamaged, match=r"part_00001_\.png"):
         read_png(path)
 
 
