@@ -44,7 +44,7 @@ def is_used(graph: Graph, node_id: str, slot: int) -> bool:
 
 def without_collectors(graph: Graph, collectors: Iterable[str]) -> dict[str, Any]:
     """Returns the graph in which these collectors pass on what they get. Raises: InvalidGraph."""
-    gone = set(collectors)
+    gone = tuple(collectors)
     links: dict[tuple[str, int], Link] = {}
     added: dict[str, Any] = {}
     ids = free_ids(graph)
@@ -88,9 +88,13 @@ class Loaders:
             joined = images if joined is None else [self._batch(joined, images), 0]
         return joined
 
-    def load_audio(self, files: Sequence[AudioFile]) -> Link:
-        """Returns a link to all sounds, one after the other. AudioConcat makes stereo of two mono sounds."""
-        joined: Link | None = None
+    def load_audio(self, own: Link | None, files: Sequence[AudioFile]) -> Link:
+        """Returns a link to all sounds, one after the other. AudioConcat makes stereo of mono sounds, so
+        these are split again.
+
+        `own`: a sound that comes first.
+        """
+        joined = own
         for file in files:
             loader = self._add("LoadAudio", "Collected sound", audio=file.name)
             self.audio[loader, 0] = file
@@ -99,7 +103,7 @@ class Loaders:
             silence = next(self._ids)
             self.nodes[silence] = no_audio()
             return [silence, 0]
-        if len(files) > 1 and all(file.channels == 1 for file in files):
+        if own is None and len(files) > 1 and all(file.channels == 1 for file in files):
             return [self._add("SplitAudioChannels", "Mono", audio=joined), 0]
         return joined
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from comfyui_workflow.distributed.collectors import Loaders
+from comfyui_workflow.distributed.collectors import Loaders, is_used
 from comfyui_workflow.distributed.model import MASTER_INDEX, Collected, Plan
 from comfyui_workflow.distributed.nodes import (
     AUDIO_SLOT,
@@ -33,12 +33,15 @@ def gather_graph(plan: Plan, collected: Mapping[str, Collected]) -> Graph:
     links: dict[tuple[str, int], Link] = {}
     for collector in plan.collectors:
         files = collected.get(collector, Collected())
-        own = as_link(inputs_of(plan.gather, collector).get("images"))
-        images = loaders.load_images(own, files.images)
-        if images is None:
-            raise InvalidRequest(f"{label(plan.gather, collector)}: no pictures were collected")
-        links[collector, IMAGES_SLOT] = images
-        links[collector, AUDIO_SLOT] = loaders.load_audio(files.audio)
+        if is_used(plan.gather, collector, IMAGES_SLOT):
+            own = as_link(inputs_of(plan.gather, collector).get("images"))
+            images = loaders.load_images(own, files.images)
+            if images is None:
+                raise InvalidRequest(f"{label(plan.gather, collector)}: no pictures were collected")
+            links[collector, IMAGES_SLOT] = images
+        if is_used(plan.gather, collector, AUDIO_SLOT):
+            own = as_link(inputs_of(plan.gather, collector).get("audio"))
+            links[collector, AUDIO_SLOT] = loaders.load_audio(own, files.audio)
     kept = {node_id: node for node_id, node in plan.gather.items() if node["class_type"] != COLLECTOR}
     graph = relinked({**kept, **loaders.nodes}, links)
     sounds = {
@@ -46,7 +49,14 @@ def gather_graph(plan: Plan, collected: Mapping[str, Collected]) -> Graph:
         for output, file in loaders.audio.items()
     }
     sizes = Sizes(images=dict(loaders.images), audio=sounds)
-    return resolved(graph, MASTER_INDEX, installed=plan.installed, sizes=sizes, first_free_id=int(next(ids)))
+    return resolved(
+        graph,
+        MASTER_INDEX,
+        installed=plan.installed,
+        sizes=sizes,
+        shows_names=True,
+        first_free_id=int(next(ids)),
+    )
 
 
 def gather_notices(plan: Plan, collected: Mapping[str, Collected]) -> tuple[str, ...]:

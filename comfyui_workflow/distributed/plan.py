@@ -32,6 +32,7 @@ from comfyui_workflow.distributed.nodes import (
     AUDIO_SLOT,
     COLLECTOR,
     IMAGES_SLOT,
+    MODEL_NAME,
     UPSCALER,
     as_link,
     distributed_nodes,
@@ -46,8 +47,12 @@ from comfyui_workflow.distributed.nodes import (
     wants_load_balance,
 )
 from comfyui_workflow.distributed.resolution import resolved
+from comfyui_workflow.distributed.sizes import sizes_of
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
 from comfyui_workflow.workflows.graph import Graph, check_graph, sink_ids
+
+MANY = 1000
+"""Stands for a number of pictures or samples that is not known before they are rendered."""
 
 __all__ = (
     "AudioFile",
@@ -104,7 +109,7 @@ def make_plan(
         installed=installed,
         first_free_id=planner.first_free_id,
     )
-    gather_graph(plan, _one_file_each(plan))
+    gather_graph(plan, _expected(plan))
     return plan
 
 
@@ -132,15 +137,22 @@ def _with_used_collectors(graph: Graph, notices: list[str]) -> Graph:
     return {**graph, **added}
 
 
-def _one_file_each(plan: Plan) -> dict[str, Collected]:
-    """Stands for the files of all parts, to see whether the gather graph can be made at all."""
-    image = ImageFile(name="", width=64, height=64)
-    sound = AudioFile(name="", channels=2, sample_rate=44100, samples=44100)
+def _expected(plan: Plan) -> dict[str, Collected]:
+    """Stands for the files of all parts: the gather graph is tried before anything is rendered."""
+    images: dict[str, list[ImageFile]] = {collector: [] for collector in plan.collectors}
+    sounds: dict[str, list[AudioFile]] = {collector: [] for collector in plan.collectors}
+    for part in plan.parts:
+        sizes = sizes_of(part.graph)
+        for collector, savers in part.savers.items():
+            if savers.images:
+                count = sizes.image_count(part.graph[savers.images]["inputs"]["images"])
+                images[collector].append(ImageFile(name="", width=64, height=64, count=count or MANY))
+            if savers.audio:
+                sound = sizes.sound(part.graph[savers.audio]["inputs"]["audio"])
+                samples, rate = (sound.samples, sound.sample_rate) if sound else (MANY, 44100)
+                sounds[collector].append(AudioFile(name="", channels=2, sample_rate=rate, samples=samples))
     return {
-        collector: Collected(
-            images=tuple(image for part in plan.parts if part.savers.get(collector, Savers()).images),
-            audio=tuple(sound for part in plan.parts if part.savers.get(collector, Savers()).audio),
-        )
+        collector: Collected(images=tuple(images[collector]), audio=tuple(sounds[collector]))
         for collector in plan.collectors
     }
 
@@ -191,7 +203,13 @@ class _Planner:
     def whole(self) -> Graph:
         """Returns the whole workflow for the master."""
         passing = without_collectors(self.graph, nodes_of(self.graph, COLLECTOR))
-        return resolved(passing, MASTER_INDEX, installed=self.installed, first_free_id=self.first_free_id)
+        return resolved(
+            passing,
+            MASTER_INDEX,
+            installed=self.installed,
+            shows_names=True,
+            first_free_id=self.first_free_id,
+        )
 
     def masters_part(self, participant: Participant) -> Part:
         """Returns what the master renders at first: also what no collector collects."""
@@ -212,9 +230,8 @@ class _Planner:
         }
         passing = [node_id for node_id in nodes_of(self.graph, COLLECTOR) if node_id not in self.collectors]
         plain = without_collectors(cut, passing) if passing else cut
-        needed = upstream(
-            plain, (node_id for node_id in {*self.behind, *self.collectors} if node_id in plain)
-        )
+        kept = {*self.behind, *self.collectors, *nodes_of(plain, MODEL_NAME)}
+        needed = upstream(plain, kept & plain.keys())
         return {node_id: node for node_id, node in plain.items() if node_id in needed}
 
     def _own_sinks(self) -> list[str]:
@@ -225,13 +242,13 @@ class _Planner:
         self, participant: Participant, seed_index: int, collectors: Sequence[str], own: Iterable[str]
     ) -> Part:
         graph, savers = self._with_savers(collectors, seed_index)
+        saving = {node_id for each in savers.values() for node_id in (each.images, each.audio) if node_id}
         plain = resolved(
-            without_collectors(graph, nodes_of(graph, COLLECTOR)),
+            pruned(without_collectors(graph, nodes_of(graph, COLLECTOR)), {*saving, *own}),
             seed_index,
             installed=self.installed,
-            optional={
-                node_id for each in savers.values() for node_id in (each.images, each.audio) if node_id
-            },
+            optional=saving,
+            first_free_id=int(next(free_ids(graph))),
         )
         kept = {
             collector: Savers(
@@ -240,8 +257,7 @@ class _Planner:
             )
             for collector, each in savers.items()
         }
-        targets = [node_id for each in kept.values() for node_id in (each.images, each.audio) if node_id]
-        targets += [node_id for node_id in own if node_id in plain]
+        targets = [node_id for node_id in (*saving, *own) if node_id in plain]
         if not targets:
             raise InvalidGraph(f"{label(self.graph, collectors[0])}: it would collect an empty batch")
         return Part(

@@ -75,6 +75,7 @@ def resolved(
     installed: Set[str] = frozenset(),
     sizes: Sizes | None = None,
     optional: Set[str] = frozenset(),
+    shows_names: bool = False,
     first_free_id: int = 1,
 ) -> dict[str, Any]:
     """Returns the graph for the participant with this seed index.
@@ -82,9 +83,13 @@ def resolved(
     `installed`: node classes that need no replacement, or can be one.
     `sizes`: what is known of outputs of the graph.
     `optional`: nodes that are left out if they get an empty batch.
+    `shows_names`: a DistributedModelName also shows its text, as an output of the workflow.
     Raises: InvalidGraph, naming the node.
     """
-    resolution = _Resolution(graph, seed_index, installed, sizes or Sizes(), free_ids(graph, first_free_id))
+    ids = free_ids(graph, first_free_id)
+    resolution = _Resolution(
+        graph, seed_index, ids, installed=installed, sizes=sizes or Sizes(), shows_names=shows_names
+    )
     for node_id in TopologicalSorter({node_id: sources(graph, node_id) for node_id in graph}).static_order():
         resolution.visit(node_id, is_optional=node_id in optional)
     return resolution.result()
@@ -92,12 +97,20 @@ def resolved(
 
 class _Resolution:
     def __init__(
-        self, graph: Graph, seed_index: int, installed: Set[str], sizes: Sizes, ids: Iterator[str]
+        self,
+        graph: Graph,
+        seed_index: int,
+        ids: Iterator[str],
+        *,
+        installed: Set[str],
+        sizes: Sizes,
+        shows_names: bool,
     ) -> None:
         self._graph = graph
         self._seed_index = seed_index
         self._installed = installed
         self._sizes = sizes
+        self._shows_names = shows_names
         self._ids = ids
         self._nodes: dict[str, Any] = {}
         self._replaced: dict[tuple[str, int], Value | Link | EmptyBatch] = {}
@@ -123,17 +136,16 @@ class _Resolution:
             name: self._input(node_id, name, value) for name, value in inputs_of(self._graph, node_id).items()
         }
         empty = [name for name, value in inputs.items() if isinstance(value, EmptyBatch)]
-        if class_type in self._replacements and class_type not in (
-            self._installed & {IMAGE_DIVIDER, AUDIO_DIVIDER}
-        ):
-            self._gone.add(node_id)
-            self._replacements[class_type](node_id, inputs)
-        elif empty and is_optional:
+        is_divider = class_type in (IMAGE_DIVIDER, AUDIO_DIVIDER)
+        if empty and is_optional:
             self._gone.add(node_id)
         elif empty and class_type == "ImageBatch":
             self._batch_with_empty(node_id, inputs)
-        elif empty:
+        elif empty and (not is_divider or class_type in self._installed):
             raise InvalidGraph(f'{label(self._graph, node_id)}: input "{empty[0]}" gets an empty batch')
+        elif class_type in self._replacements and not (is_divider and class_type in self._installed):
+            self._gone.add(node_id)
+            self._replacements[class_type](node_id, inputs)
         else:
             node = with_inputs(node, inputs)
             is_upscaler = class_type == UPSCALER and UPSCALER not in self._installed
@@ -194,7 +206,9 @@ class _Resolution:
         elif link is not None and MATH in self._installed:
             self._replaced[node_id, 0] = self._computed(f"a + {self._seed_index}", link)
         else:
-            raise InvalidGraph(f"{label(self._graph, node_id)}: give its seed as a whole number")
+            raise InvalidGraph(
+                f"{label(self._graph, node_id)}: give its seed as a whole number, not by a link"
+            )
 
     def _value(self, node_id: str, inputs: dict[str, Any]) -> None:
         default = self._needed(node_id, inputs, "default_value")
@@ -212,7 +226,13 @@ class _Resolution:
 
     def _model_name(self, node_id: str, inputs: dict[str, Any]) -> None:
         text = self._needed(node_id, inputs, "text")
-        self._replaced[node_id, 0] = as_link(text) or Value(value=model_name(text))
+        link = as_link(text)
+        name = link or Value(value=model_name(text))
+        self._replaced[node_id, 0] = name
+        if self._shows_names:
+            source = name.as_input() if isinstance(name, Value) else name
+            shown = with_inputs(self._graph[node_id], {"source": source})
+            self._nodes[node_id] = {**shown, "class_type": "PreviewAny"}
 
     def _empty_image(self, node_id: str, inputs: dict[str, Any]) -> None:
         size = {name: self._needed(node_id, inputs, name) for name in ("width", "height")}
@@ -278,9 +298,9 @@ class _Resolution:
                 self._replaced[node_id, slot] = self._division(link, divisions, slot)
             else:
                 raise InvalidGraph(
-                    f"{label(self._graph, node_id)}: how many pictures it divides is only known while the "
-                    "workflow runs. A newer ComfyUI (with ComfyMathExpression) or ComfyUI-Distributed on every "
-                    "instance is needed for that"
+                    f"{label(self._graph, node_id)}: the number of its pictures is only known when it runs. "
+                    "For that every instance needs a newer ComfyUI (with ComfyMathExpression), or "
+                    "ComfyUI-Distributed"
                 )
 
     def _pictures(self, images: Link, start: Any, length: Any) -> Link:
@@ -328,6 +348,6 @@ class _Resolution:
                 self._replaced[node_id, slot] = [cut, 0]
             else:
                 raise InvalidGraph(
-                    f"{label(self._graph, node_id)}: how long the sound is that it divides is only known while "
-                    "the workflow runs. ComfyUI-Distributed on every instance is needed for that"
+                    f"{label(self._graph, node_id)}: the length of its sound is only known when it runs. For "
+                    "that every instance needs ComfyUI-Distributed"
                 )

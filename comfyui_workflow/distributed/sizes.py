@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from math import isfinite
 
-from comfyui_workflow.distributed.nodes import as_link, output_of
+from comfyui_workflow.distributed.nodes import as_link, inputs_of, output_of
 from comfyui_workflow.distributed.values import as_integer
+from comfyui_workflow.workflows.graph import Graph, sources
 
 SOURCES = ("EmptyImage", "EmptyLatentImage", "EmptySD3LatentImage")
 """Their input `batch_size` is the size of the batch."""
@@ -22,6 +24,7 @@ KEEPING = {
     "ImageScaleToTotalPixels": "image",
     "ImageUpscaleWithModel": "image",
     "ImageInvert": "image",
+    "ImageBlend": "image1",
     "ImageBlur": "image",
     "ImageSharpen": "image",
     "ImageQuantize": "image",
@@ -96,6 +99,14 @@ class Sizes:
                 if first and second and first.sample_rate == second.sample_rate:
                     return Sound(samples=first.samples + second.samples, sample_rate=first.sample_rate)
         return None
+
+
+def sizes_of(graph: Graph) -> Sizes:
+    """Returns the sizes of the outputs of a graph without cycles."""
+    sizes = Sizes()
+    for node_id in TopologicalSorter({node_id: sources(graph, node_id) for node_id in graph}).static_order():
+        sizes.learn(node_id, graph[node_id]["class_type"], inputs_of(graph, node_id))
+    return sizes
 
 
 def _all(counts: tuple[int | None, ...]) -> int | None:
