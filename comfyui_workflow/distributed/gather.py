@@ -1,9 +1,9 @@
 """The graph with which the master makes the result of what all participants rendered."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
+from comfyui_workflow.distributed.collectors import Loaders, is_used
+from comfyui_workflow.distributed.model import MASTER_INDEX, Collected, Plan
 from comfyui_workflow.distributed.nodes import (
     AUDIO_SLOT,
     COLLECTOR,
@@ -13,84 +13,64 @@ from comfyui_workflow.distributed.nodes import (
     free_ids,
     inputs_of,
     label,
-    new_node,
     relinked,
 )
-from comfyui_workflow.distributed.plan import MASTER_INDEX, Plan, empty_audio
 from comfyui_workflow.distributed.resolution import resolved
+from comfyui_workflow.distributed.sizes import Sizes, Sound
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.workflows.graph import Graph
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFile:
-    """A PNG file below the master's input directory, perhaps an animated one: each frame is a picture."""
-
-    name: str
-    width: int
-    height: int
-    count: int = 1
-    has_alpha: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class AudioFile:
-    """A sound file below the master's input directory."""
-
-    name: str
-    channels: int = 2
-    sample_rate: int = 44100
-    samples: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Collected:
-    """The files of one collector, in the order of the parts."""
-
-    images: tuple[ImageFile, ...] = ()
-    audio: tuple[AudioFile, ...] = ()
 
 
 def gather_graph(plan: Plan, collected: Mapping[str, Collected]) -> Graph:
     """Returns the graph for the master, of plain ComfyUI nodes.
 
-    A picture of another size than the first is scaled to the first one's by ImageBatch.
-    Raises: InvalidRequest if nothing was collected for a collector.
+    Raises: InvalidRequest if nothing was collected for a collector, or a node cannot be replaced.
     """
+    if not plan.parts:
+        return plan.gather
     ids = free_ids(plan.gather, plan.first_free_id)
-    added: dict[str, Any] = {}
-    links: dict[tuple[str, int], Any] = {}
+    loaders = Loaders(ids)
+    links: dict[tuple[str, int], Link] = {}
     for collector in plan.collectors:
         files = collected.get(collector, Collected())
-        own = as_link(inputs_of(plan.gather, collector).get("images"))
-        links[collector, IMAGES_SLOT] = _joined_images(added, ids, own, files.images)
-        if links[collector, IMAGES_SLOT] is None:
-            raise InvalidRequest(f"No pictures were collected for {label(plan.gather, collector)}")
-        links[collector, AUDIO_SLOT] = _joined_audio(added, ids, files.audio)
+        if is_used(plan.gather, collector, IMAGES_SLOT):
+            own = as_link(inputs_of(plan.gather, collector).get("images"))
+            images = loaders.load_images(own, files.images)
+            if images is None:
+                raise InvalidRequest(f"{label(plan.gather, collector)}: no pictures were collected")
+            links[collector, IMAGES_SLOT] = images
+        if is_used(plan.gather, collector, AUDIO_SLOT):
+            own = as_link(inputs_of(plan.gather, collector).get("audio"))
+            links[collector, AUDIO_SLOT] = loaders.load_audio(own, files.audio)
     kept = {node_id: node for node_id, node in plan.gather.items() if node["class_type"] != COLLECTOR}
-    return resolved(relinked({**kept, **added}, links), MASTER_INDEX, plan.installed)
+    graph = relinked({**kept, **loaders.nodes}, links)
+    sounds = {
+        output: Sound(samples=file.samples, sample_rate=file.sample_rate)
+        for output, file in loaders.audio.items()
+    }
+    sizes = Sizes(images=dict(loaders.images), audio=sounds)
+    return resolved(
+        graph,
+        MASTER_INDEX,
+        installed=plan.installed,
+        sizes=sizes,
+        shows_names=True,
+        first_free_id=int(next(ids)),
+    )
 
 
-def _joined_images(
-    added: dict[str, Any], ids: Iterator[str], own: Link | None, files: Sequence[ImageFile]
-) -> Link | None:
-    joined = own
-    for file in files:
-        loader = next(ids)
-        added[loader] = new_node("LoadImage", "Collected pictures", image=file.name)
-        joined = _batch(added, ids, joined, [loader, 0])
-    return joined
-
-
-def _batch(added: dict[str, Any], ids: Iterator[str], first: Link | None, second: Link) -> Link:
-    if first is None:
-        return second
-    batch = next(ids)
-    added[batch] = new_node("ImageBatch", "All pictures", image1=first, image2=second)
-    return [batch, 0]
-
-
-def _joined_audio(added: dict[str, Any], ids: Iterator[str], files: Sequence[AudioFile]) -> Link:
-    silence = next(ids)
-    added[silence] = empty_audio()
-    return [silence, 0]
+def gather_notices(plan: Plan, collected: Mapping[str, Collected]) -> tuple[str, ...]:
+    """Returns sentences on what is changed to put the files together."""
+    notices = []
+    for collector in plan.collectors:
+        files = collected.get(collector, Collected())
+        name = label(plan.gather, collector)
+        sizes = list(dict.fromkeys(f"{file.width}x{file.height}" for file in files.images))
+        if len(sizes) > 1:
+            others = ", ".join(sizes[1:])
+            notices.append(f"{name}: pictures of {others} are scaled to the first size, {sizes[0]}")
+        if len({file.has_alpha for file in files.images}) > 1:
+            notices.append(f"{name}: pictures without an alpha channel get one")
+        if len({(file.channels, file.sample_rate) for file in files.audio}) > 1:
+            notices.append(f"{name}: sounds of different sample rates or channels are converted")
+    return tuple(notices)

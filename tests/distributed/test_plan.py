@@ -2,8 +2,14 @@
 
 from typing import Any
 
-from comfyui_workflow.distributed.gather import Collected, ImageFile, gather_graph
-from comfyui_workflow.distributed.plan import Participant, Savers, make_plan
+from comfyui_workflow.distributed.plan import (
+    Collected,
+    ImageFile,
+    Participant,
+    Savers,
+    gather_graph,
+    make_plan,
+)
 
 MASTER = Participant(participant_id="m", is_master=True)
 WORKERS = (Participant(participant_id="a"), Participant(participant_id="b"))
