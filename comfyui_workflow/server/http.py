@@ -21,7 +21,11 @@ from comfyui_workflow.errors import ConfigurationError, DataTaken
 from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.server.descriptors import raise_open_files_limit
 from comfyui_workflow.server.listener import Listener
-from comfyui_workflow.server.memory import collect_garbage_often, return_freed_memory
+from comfyui_workflow.server.memory import (
+    collect_garbage_often,
+    reserve_interned_names,
+    return_freed_memory,
+)
 from comfyui_workflow.server.peer_channels import check_peers
 from comfyui_workflow.server_address import PREFIX
 from comfyui_workflow.settings import Settings, load_settings
@@ -81,6 +85,7 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
     the same data."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     return_freed_memory()
+    reserve_interned_names()
     raise_open_files_limit()
     http = HttpThread(server, settings)
     server.on_data_taken(http.end)
