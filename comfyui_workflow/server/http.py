@@ -85,7 +85,6 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
     the same data."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     return_freed_memory()
-    reserve_interned_names()
     raise_open_files_limit()
     http = HttpThread(server, settings)
     server.on_data_taken(http.end)
@@ -94,6 +93,7 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
         collect_garbage_often()
         on_ready(http.url, resumed)
         http.start()
+        reserve_interned_names()
         http.wait()
     except KeyboardInterrupt:
         log.info("interrupted")
