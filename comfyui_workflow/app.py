@@ -80,6 +80,7 @@ from comfyui_workflow.services.jobs.worker_refresh import refresher
 from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.notifications import RunNotifier, RunNotifierTools
+from comfyui_workflow.services.parts import PartService, PartTools
 from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
@@ -243,6 +244,7 @@ class Components:
     executor: Executor
     copies: LateCopyWatcher
     resumption: Resumption
+    run_parts: PartService
 
 
 def create_server(settings: Settings) -> Server:
@@ -254,10 +256,19 @@ def create_server(settings: Settings) -> Server:
     executor = InputPrefetcher(dispatcher, base.journal, steps, live_view)
     fleet_changes.listen(dispatcher.wake)
     base.store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
+    service = RunService(base.journal, base.store, executor)
+    tools = PartTools(
+        journal=base.journal,
+        store=base.store,
+        service=service,
+        executor=executor,
+        directory=instances.directory,
+    )
+    run_parts = PartService(tools)
     batches, jobs = FileBatchStore(base.file("batches")), FileJobStore(base.file("jobs"))
     parts = create_parts(
         base,
-        service=RunService(base.journal, base.store, executor),
+        service=service,
         instances=instances,
         live_view=live_view,
         batches=batches,
@@ -272,6 +283,7 @@ def create_server(settings: Settings) -> Server:
         executor=executor,
         copies=copies,
         resumption=resumption,
+        run_parts=run_parts,
     )
     return Server(
         app=create_flask(parts),
@@ -466,6 +478,13 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
             name="batches",
             recover=parts.batches.resume,
             start=partial(start_batches, parts.batches),
+        ),
+        # after `batches`: those that were not accepted, or were cancelled, end with all their parts
+        Component(
+            name="parts of runs",
+            recover=made.run_parts.recover,
+            start=made.run_parts.start,
+            stop=made.run_parts.stop,
         ),
         Component(
             name="system events",

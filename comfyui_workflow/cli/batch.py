@@ -28,9 +28,11 @@ from comfyui_workflow.cli.options import (
     input_option,
     json_option,
     output_dir_option,
+    partial_option,
     previews_option,
     priority_option,
     provision_option,
+    spread_option,
     upload_option,
     webhook_option,
 )
@@ -92,6 +94,8 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
     help="Minimum number of seconds between the starts of two runs.",
 )
 @click.option("--stop-on-error", is_flag=True, help="Cancel the waiting runs when a run fails.")
+@spread_option
+@partial_option
 @priority_option
 @comfyui_port_option
 @previews_option
@@ -205,6 +209,8 @@ def _order(options: dict[str, Any]) -> BatchOrder:
         include_previews=options["previews"],
         convert=options["convert"],
         provision=options["provision"],
+        spread=options["spread"],
+        partial=options["partial"],
         priority=options["priority"],
         comfy_org_api_key=options["comfy_api_key"],
         webhook=options["webhook"],

@@ -11,6 +11,7 @@ from comfyui_workflow.files.spellings import existing_spelling
 from comfyui_workflow.parsing.ssh_address import with_absolute_keys
 from comfyui_workflow.parsing.storage_urls import is_storage_url
 from comfyui_workflow.runs.image_conversion import read_conversion
+from comfyui_workflow.runs.parts import MOST_PARTS, Partial
 from comfyui_workflow.server_address import PREFIX
 
 COMFY_API_KEY = f"{PREFIX}COMFY_API_KEY"
@@ -128,6 +129,19 @@ priority_option = click.option(
     "--priority",
     type=click.IntRange(-HIGHEST_PRIORITY, HIGHEST_PRIORITY),
     help="Priority, default 0. Runs with a higher priority start first on the same instance.",
+)
+spread_option = click.option(
+    "--spread",
+    metavar="N",
+    type=click.IntRange(1, MOST_PARTS),
+    help="Run the workflow on N instances at once, with seeds one higher on each: one run with all pictures. "
+    "With --ssh any, or any:TAG.",
+)
+partial_option = click.option(
+    "--partial",
+    type=click.Choice([each.value for each in Partial]),
+    help="With --spread, if a part fails: another instance takes it (move, the default), the run is "
+    "completed without it (keep), or fails (fail).",
 )
 comfy_api_key_option = click.option(
     "--comfy-api-key",

@@ -22,9 +22,11 @@ from comfyui_workflow.cli.options import (
     input_option,
     json_option,
     output_dir_option,
+    partial_option,
     previews_option,
     priority_option,
     provision_option,
+    spread_option,
     ssh_option,
     upload_option,
     webhook_option,
@@ -56,6 +58,8 @@ from comfyui_workflow.runs.status import RunStatus
 @previews_option
 @convert_option
 @provision_option
+@spread_option
+@partial_option
 @priority_option
 @comfy_api_key_option
 @webhook_option
@@ -77,6 +81,8 @@ def run(
     previews: bool,
     convert: dict[str, Any] | None,
     provision: bool,
+    spread: int | None,
+    partial: str | None,
     priority: int | None,
     comfy_api_key: str | None,
     webhook: str | None,
@@ -104,6 +110,8 @@ def run(
         include_previews=previews,
         convert=convert,
         provision=provision,
+        spread=spread,
+        partial=partial,
         priority=priority,
         comfy_org_api_key=comfy_api_key,
         webhook=webhook,

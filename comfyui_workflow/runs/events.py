@@ -301,8 +301,8 @@ class PartsCompleted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PartsGathered(Event):
-    """All parts have ended, and the prompt that makes the result of their files can be submitted. `outputs` are
-    those of parts that belong to the run."""
+    """All parts have ended, and the prompt that makes the result of their files can be submitted. `outputs`
+    are those of parts that belong to the run."""
 
     saving: ClassVar[Durability] = Durability.SYNCED
     graph: Graph

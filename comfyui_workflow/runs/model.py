@@ -285,7 +285,8 @@ class Run:
     lost: frozenset[LostParts] = frozenset()
     """Parts that are lost because the record was damaged."""
     parts: tuple[PartState, ...] = ()
-    """The runs that do the work of this one, also those that were replaced. A part is here before it exists."""
+    """The runs that do the work of this one, also those that were replaced. A part is here before it
+    exists."""
     are_parts_done: bool = False
     """The parts have ended with success, and what they made is in this record."""
     gathered_files: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Parts: one run (the parent) whose work is done by several runs (its parts), each on one instance.
 
-A part is an ordinary run. Its request names the parent; the record of the parent names all its parts, also those
-that were replaced after they failed. So the parts of a run are found without a search.
+A part is an ordinary run. Its request names the parent; the record of the parent names all its parts, also
+those that were replaced after they failed. So the parts of a run are found without a search.
 """
 
 from collections.abc import Iterable
@@ -49,7 +49,8 @@ class PartsOrder:
     among: tuple[str, ...] = ()
     """Ids of the instances that may take a part; all that the target allows if it is empty."""
     collects: CollectOrder | None = None
-    """None: the same graph for each part, with another seed, and the outputs of all parts are those of the run."""
+    """None: the same graph for each part, with another seed, and the outputs of all parts are those of the
+    run."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -460,7 +460,8 @@ def _parts_completed(run: Run, event: PartsCompleted) -> Run:
 
 
 def _parts_gathered(run: Run, event: PartsGathered) -> Run:
-    """The graph is prepared for the master, and stays. The outputs of parts stay beside those of the prompt."""
+    """The graph is prepared for the master, and stays. The outputs of parts stay beside those of the
+    prompt."""
     if not run.waits_for_parts:
         return run
     return replace(

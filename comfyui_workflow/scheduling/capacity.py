@@ -24,7 +24,8 @@ instance is chosen."""
 
 
 LOOK_OF_PARTS_S = 10.0
-"""The same time for a part whose run has a part on every other instance: a second one would only wait there."""
+"""The same time for a part whose run has a part on every other instance: a second one would only wait
+there."""
 
 Order = tuple[int, str]
 """Sort key: priority first, then age, as in `PendingRun.order`."""
@@ -291,8 +292,8 @@ class Capacity:
     def _preferred(
         self, target: AnyWithTag, usable: Sequence[tuple[Instance, InstanceKey]]
     ) -> Sequence[tuple[Instance, InstanceKey]]:
-        """A part waits for its own instance if that is ready; else for one that has no other part of its run, if
-        there is one. Otherwise it goes where the fewest are."""
+        """A part waits for its own instance if that is ready; else for one that has no other part of its
+        run, if there is one. Otherwise it goes where the fewest are."""
         if target.parent_id is None:
             return usable
         first = [each for each in usable if each[0].id == target.first]

@@ -40,9 +40,7 @@ class MemoryRunStore:
     def add_all(self, runs: Sequence[Run]) -> None:
         for run in runs:
             self._runs[run.run_id] = KeptRun(run=run)
-            self._index.add(
-                run.run_id, run.request.batch_id, is_part=run.request.parent_id is not None
-            )
+            self._index.add(run.run_id, run.request.batch_id, is_part=run.request.parent_id is not None)
 
     def get(self, run_id: str) -> Run | None:
         kept = self._runs.get(run_id)

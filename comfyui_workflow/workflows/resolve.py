@@ -12,7 +12,13 @@ from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
 from comfyui_workflow.workflows.seed_mode import SeedMode
-from comfyui_workflow.workflows.seeds import Draw, resolve_widget_value, with_new_seeds, with_random_seeds, with_stepped_seeds
+from comfyui_workflow.workflows.seeds import (
+    Draw,
+    resolve_widget_value,
+    with_new_seeds,
+    with_random_seeds,
+    with_stepped_seeds,
+)
 
 
 def resolve_graph(
@@ -21,8 +27,8 @@ def resolve_graph(
     """Returns the graph to submit.
 
     It is the request's own graph object if nothing has to change. The `inputs` of the request are set last,
-    so they override drawn seeds; a seed of -1 is drawn last, and then the step of the request is added to every
-    seed. Raises: InvalidRequest.
+    so they override drawn seeds; a seed of -1 is drawn last, and then the step of the request is added to
+    every seed. Raises: InvalidRequest.
     """
     graph = request.workflow.graph
     if needs_conversion(request):

@@ -141,7 +141,9 @@ class RecordRecovery:
             if not is_missing(path / name):
                 link_to_quarantine(path / name, self._quarantine, parts.troubles[name], f"{path.name}-{name}")
         if parts.troubles.keys() & {"request.json", WORKFLOW}:
-            write_atomically(path / "request.json", self._seal.seal(encode_request(run.request), version_of(run.request)))
+            write_atomically(
+                path / "request.json", self._seal.seal(encode_request(run.request), version_of(run.request))
+            )
         write_atomically(path / LOG, self._seal.seal(encode_run(run)) + b"\n")
         for name in parts.troubles.keys() & {WORKFLOW, GRAPH, SUBMISSION}:
             (path / name).unlink(missing_ok=True)
