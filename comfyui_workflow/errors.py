@@ -23,6 +23,7 @@ WorkflowError
 ├── ConfigurationError      the server cannot start with these settings
 ├── StoreError              transient: the local disk does not accept a record
 ├── RecordDamaged           the record of a run is damaged, so the run cannot continue
+├── CollectedFileDamaged    a picture or sound that an instance rendered for another one is damaged
 ├── StorageError            a transfer from or to external storage (a bucket) failed
 │   ├── StorageUnavailable  transient: the storage is not reachable, or reports a temporary error
 │   ├── InputNotDownloaded  an input of a run cannot be downloaded from its URL
@@ -170,6 +171,10 @@ class ConfigurationError(WorkflowError):
 class StoreError(WorkflowError):
     code = "store"
     is_transient = True
+
+
+class CollectedFileDamaged(WorkflowError):
+    code = "collected_file"
 
 
 class RecordDamaged(WorkflowError):

@@ -27,6 +27,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"instances"},
     {"scheduling"},
     {"execution"},
+    {"distributed"},
     {"client"},
     {"services"},
     {"server"},
