@@ -73,6 +73,7 @@ from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.server_address import PREFIX
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.custom_workflows.service import CustomWorkflows
+from comfyui_workflow.services.distributed import DistributedService
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
@@ -257,18 +258,23 @@ def create_server(settings: Settings) -> Server:
     fleet_changes.listen(dispatcher.wake)
     base.store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
     service = RunService(base.journal, base.store, executor)
+    distributed = DistributedService(
+        service, base.store, base.file("parts"), lambda: server_id(base.settings.data_dir)
+    )
     tools = PartTools(
         journal=base.journal,
         store=base.store,
         service=service,
         executor=executor,
         directory=instances.directory,
+        gathering=distributed,
     )
     run_parts = PartService(tools)
     batches, jobs = FileBatchStore(base.file("batches")), FileJobStore(base.file("jobs"))
     parts = create_parts(
         base,
         service=service,
+        distributed=distributed,
         instances=instances,
         live_view=live_view,
         batches=batches,
@@ -387,6 +393,7 @@ def create_parts(
     base: Foundation,
     *,
     service: RunService,
+    distributed: DistributedService,
     instances: InstanceServices,
     live_view: LiveProgress,
     batches: BatchStore,
@@ -406,6 +413,7 @@ def create_parts(
     )
     return ApiServices(
         service=service,
+        distributed=distributed,
         batches=BatchService(base.journal, base.store, service, batches, damage),
         jobs=create_jobs(
             settings=settings,
@@ -480,6 +488,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
             start=partial(start_batches, parts.batches),
         ),
         # after `batches`: those that were not accepted, or were cancelled, end with all their parts
+        Component(name="files of parts", recover=parts.distributed.clean_up),
         Component(
             name="parts of runs",
             recover=made.run_parts.recover,

@@ -55,7 +55,7 @@ class OriginCheck:
     def __init__(self, session: ComfyUISession, run: Run) -> None:
         self._session = session
         self._run = run
-        self._input_names = provided_names(run.graph, run.request.input_images)
+        self._input_names = provided_names(run.graph, run.input_files)
 
     def check(self, output: OutputFile, part: Path, written: WriteTime | None) -> None:
         """`written` is None if the time is unknown. Raises: RemoteFileOverwritten; RemoteFileReplaced for a

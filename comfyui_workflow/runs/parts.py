@@ -38,6 +38,8 @@ class CollectOrder:
     """The master renders no part."""
     installed: tuple[str, ...] = ()
     """Node classes that every participant has."""
+    directory: str
+    """Directory of this server for the files of the parts."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,12 @@ class AnyWithTag:
     """Parts of one run go to different instances, while there are any."""
 
     def allows(self, instance: Instance) -> bool:
-        is_among = not self.among or instance.id in self.among
-        return instance.is_eligible_for(self.tag) and is_among and instance.id not in self.without
+        """A run that names its instances may use a disabled one too."""
+        if instance.id in self.without:
+            return False
+        if self.among:
+            return instance.id in self.among and (not self.tag or instance.has_tag(self.tag))
+        return instance.is_eligible_for(self.tag)
 
 
 @dataclass(frozen=True, kw_only=True)

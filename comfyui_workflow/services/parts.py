@@ -39,14 +39,16 @@ from comfyui_workflow.runs.parts import (
     PARTS_FAILED,
     Partial,
     PartOrder,
+    PartsOrder,
     PartState,
     folder_of_part,
     missing_sentence,
 )
 from comfyui_workflow.runs.retryability import retry_refusal
-from comfyui_workflow.runs.target import AnyInstance
+from comfyui_workflow.runs.target import tag_of
 from comfyui_workflow.scheduling.capacity import Registry
 from comfyui_workflow.scheduling.executor import Executor
+from comfyui_workflow.scheduling.pending_queue import AnyWithTag
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.base import RunStore
 from comfyui_workflow.stores.journal import RunJournal, now
@@ -67,8 +69,8 @@ _NEVER_ACCEPTED = "The run that this is a part of could not be saved, so it was 
 class Gathering(Protocol):
     """Continues a run whose parts have ended, and whose pictures are collected."""
 
-    def gathered(self, run: Run, parts: Sequence[Run]) -> Event:
-        """Returns the event that completes the graph of the run. Raises: WorkflowError, OSError."""
+    def gathered(self, run: Run, parts: Sequence[Run]) -> Sequence[Event]:
+        """Returns the events that complete the graph of the run. Raises: WorkflowError."""
 
     def forget(self, run: Run) -> None:
         """Removes what was kept for a run that has ended."""
@@ -207,16 +209,13 @@ class PartService:
         self._journal.record(run.run_id, PartAdded(part=part))
         self._service.add_part(run, part, without)
 
-    def _allowed(self, run: Run, without: Sequence[str]) -> Iterator[Instance]:
-        """The instances that may take a part of a run for `any`."""
-        target, order = run.request.target, run.request.parts
-        if not isinstance(target, AnyInstance):
-            return
-        among = order.among if order is not None else ()
-        for instance in self._directory.all():
-            is_among = not among or instance.id in among
-            if instance.is_eligible_for(target.tag) and is_among and instance.id not in without:
-                yield instance
+    def _allowed(self, run: Run, without: tuple[str, ...]) -> Iterator[Instance]:
+        """The instances that may take a part of the run."""
+        tag, order = tag_of(run.request.target), run.request.parts or PartsOrder(count=1)
+        if tag is None and order.collects is None:
+            return iter(())
+        target = AnyWithTag(tag=tag or "", among=order.among, without=without)
+        return filter(target.allows, self._directory.all())
 
     def _cancel_others(self, run: Run, failed: PartState) -> None:
         reason = f"Part {failed.number + 1} of the run has failed"
@@ -268,13 +267,14 @@ class PartService:
 
     def _gather(self, run: Run, done: Sequence[Run], gathering: Gathering) -> None:
         try:
-            event = gathering.gathered(run, done)
+            events = gathering.gathered(run, done)
         except StoreError:
             raise
         except WorkflowError as error:
             self._journal.record(run.run_id, RunFailed(code=error.code, message=str(error)))
             return
-        self._journal.record(run.run_id, event)
+        for event in events:
+            self._journal.record(run.run_id, event)
         self._executor.start(run.run_id)
 
     # a retry

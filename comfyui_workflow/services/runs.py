@@ -12,6 +12,7 @@ from comfyui_workflow.errors import RunConflict, RunNotFound
 from comfyui_workflow.runs.active import Underway, underway
 from comfyui_workflow.runs.events import (
     CancelRequested,
+    NoticeAdded,
     PriorityChanged,
     RetryRequested,
     RunResumed,
@@ -243,6 +244,10 @@ class RunService:
                 self.cancel(run_id, reason)
                 done += 1
         return done
+
+    def add_notice(self, run_id: str, message: str) -> None:
+        """Raises: RunNotFound."""
+        self._journal.record(run_id, NoticeAdded(message=message))
 
     def prioritize(self, run_id: str, priority: int) -> Run:
         """Sets the priority. Among runs that wait for the same instance, the highest priority runs first.

@@ -1,15 +1,14 @@
 """One run over several instances: all parts once, in their order, whatever fails."""
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 from PIL import Image
 
-from tests.integration.graphs import Graph, failing, node, painted, slow
+from tests.integration.graphs import Graph, failing, node, slow
 from tests.integration.test_fleet import until
 from tests.scheduling.machines import Json, Machines, machines
 
@@ -122,7 +121,9 @@ def test_the_run_is_completed_without_a_failed_part_where_that_is_wanted(fleet: 
     done = fleet.server.until_finished(run_id, timeout_s=60)
     assert done["status"] == "completed", done
     assert [output["part"] for output in done["outputs"]] == [1, 3]
-    assert any(notice.startswith(f"Missing: Part 2 of 3 ({lost})") for notice in done["notices"]), done["notices"]
+    assert any(notice.startswith(f"Missing: Part 2 of 3 ({lost})") for notice in done["notices"]), done[
+        "notices"
+    ]
 
 
 def test_the_others_are_cancelled_after_a_failed_part_where_that_is_wanted(fleet: Machines) -> None:
