@@ -2,9 +2,9 @@
 result of them (`distributed.plan`).
 
 How it works. The run has the whole workflow. Its parts render their graphs as ordinary runs, and save into a
-directory of this server. When all have ended, pictures of one size become one animated PNG for each collector,
-without decoding them, and the run continues on the master with these files as inputs. Everything before that
-can be repeated after a crash: the files are written again from those of the parts.
+directory of this server. When all have ended, pictures of one size become one animated PNG for each
+collector, without decoding them, and the run continues on the master with these files as inputs. Everything
+before that can be repeated after a crash: the files are written again from those of the parts.
 """
 
 import logging

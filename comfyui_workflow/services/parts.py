@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Protocol
 
+from comfyui_workflow.concurrency import KeyedLocks
 from comfyui_workflow.errors import RunConflict, RunNotFound, StoreError, WorkflowError
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.runs.events import (
@@ -60,7 +61,7 @@ MOST_MOVES = 3
 AGAIN_AFTER_S = 5.0
 """Delay before a retry when the local disk did not accept a record."""
 STAYING_FAILURES = frozenset(
-    {DAMAGED, "invalid_inputs", "input_not_downloaded", "api_key_gone", "no_instance"}
+    {DAMAGED, "invalid_inputs", "input_not_downloaded", "api_key_gone", "no_instance", "invalid_workflow"}
 )
 """Error codes that another instance would repeat."""
 _NEVER_ACCEPTED = "The run that this is a part of could not be saved, so it was not started"
@@ -96,8 +97,8 @@ class PartService:
         self._executor = tools.executor
         self._directory = tools.directory
         self._gathering = tools.gathering
-        self._lock = threading.RLock()
-        """Held while one run is advanced. Reentrant: a part that is started or cancelled may end at once."""
+        self._locks = KeyedLocks(make=threading.RLock)
+        """Held while a run is advanced. Reentrant: a part that is started or cancelled may end at once."""
         self._is_working = False
         tools.journal.listen_for_statuses(self._on_status)
 
@@ -169,7 +170,7 @@ class PartService:
         if not self._is_working:
             return
         try:
-            with self._lock:
+            with self._locks.of(run_id):
                 run = self._journal.get(run_id)
                 if run.waits_for_parts:
                     self._advance_run(run)

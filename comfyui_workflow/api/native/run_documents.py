@@ -52,7 +52,9 @@ def _fields_of_parts(document: dict[str, Any], run: Run, parts: list[LivePart]) 
     costs = [part.state.cost for part in running if part.state.cost is not None]
     cost = None if document["cost"] is None and not costs else (document["cost"] or 0.0) + sum(costs)
     executed = sum(part.state.gpu_s for part in running)
+    message = f"{len(parts) - len(running)} of {len(parts)} parts have ended" if run.waits_for_parts else None
     return {
+        "message": document["message"] or message,
         "progress_percent": progress_with_parts(run, parts),
         "gpu_seconds": round(document["gpu_seconds"] + executed, 3),
         "cost": None if cost is None else round(cost, 6),
