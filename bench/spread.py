@@ -22,7 +22,8 @@ GOAL = 1.15
 LIMIT_S = 120
 NOTE = (
     "From `POST execute` with `spread` until the run is completed with the pictures of all parts. Each part "
-    "executes on an instance of its own. The reference is the longest execution of a part, as its ComfyUI reports it."
+    "executes on an instance of its own. The reference is the longest execution of a part, as its ComfyUI "
+    "reports it."
 )
 
 
