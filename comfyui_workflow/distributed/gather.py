@@ -16,7 +16,7 @@ from comfyui_workflow.distributed.nodes import (
     relinked,
     used_outputs,
 )
-from comfyui_workflow.distributed.resolution import resolved
+from comfyui_workflow.distributed.resolution import resolved, runnable
 from comfyui_workflow.distributed.sizes import Sizes, Sound
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.workflows.graph import Graph
@@ -50,7 +50,7 @@ def gather_graph(plan: Plan, collected: Mapping[str, Collected]) -> Graph:
         for output, file in loaders.audio.items()
     }
     sizes = Sizes(images=dict(loaders.images), audio=sounds)
-    return resolved(
+    plain = resolved(
         graph,
         MASTER_INDEX,
         installed=plan.installed,
@@ -58,6 +58,7 @@ def gather_graph(plan: Plan, collected: Mapping[str, Collected]) -> Graph:
         shows_names=True,
         first_free_id=int(next(ids)),
     )
+    return runnable(plain)
 
 
 def gather_notices(plan: Plan, collected: Mapping[str, Collected]) -> tuple[str, ...]:

@@ -44,10 +44,9 @@ from comfyui_workflow.distributed.nodes import (
     needed_link,
     nodes_of,
     pruned,
-    upstream,
     wants_load_balance,
 )
-from comfyui_workflow.distributed.resolution import resolved
+from comfyui_workflow.distributed.resolution import resolved, runnable
 from comfyui_workflow.distributed.sizes import sizes_of
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
 from comfyui_workflow.workflows.graph import Graph, check_graph, sink_ids
@@ -206,13 +205,14 @@ class _Planner:
     def whole(self) -> Graph:
         """Returns the whole workflow for the master."""
         passing = without_collectors(self.graph, nodes_of(self.graph, COLLECTOR))
-        return resolved(
+        plain = resolved(
             passing,
             MASTER_INDEX,
             installed=self.installed,
             shows_names=True,
             first_free_id=self.first_free_id,
         )
+        return runnable(plain)
 
     def masters_part(self, participant: Participant) -> Part:
         """Returns what the master renders at first: also what no collector collects."""
@@ -233,11 +233,11 @@ class _Planner:
         }
         passing = [node_id for node_id in nodes_of(self.graph, COLLECTOR) if node_id not in self.collectors]
         plain = without_collectors(cut, passing) if passing else cut
-        kept = {*self.behind, *self.collectors, *nodes_of(plain, MODEL_NAME)}
+        sinks = {node_id for node_id in sink_ids(self.graph) if node_id in self.behind}
+        needed = {*sinks, *self.collectors, *nodes_of(plain, MODEL_NAME)}
         if not masters_own:
-            kept |= self._upscaled()
-        needed = upstream(plain, kept & plain.keys())
-        return {node_id: node for node_id, node in plain.items() if node_id in needed}
+            needed |= self._upscaled()
+        return pruned(plain, needed & plain.keys())
 
     def _upscaled(self) -> Set[str]:
         upscalers = nodes_of(self.graph, UPSCALER)

@@ -96,6 +96,13 @@ def resolved(
     return resolution.result()
 
 
+def runnable(graph: dict[str, Any]) -> dict[str, Any]:
+    """Returns the graph. Raises: InvalidGraph if no node of it is left."""
+    if not graph:
+        raise InvalidGraph("The workflow has only nodes of ComfyUI-Distributed, and so nothing to run")
+    return graph
+
+
 class _Resolution:
     def __init__(
         self,
@@ -128,8 +135,6 @@ class _Resolution:
 
     def result(self) -> dict[str, Any]:
         """Returns the nodes, those of the given graph in its order."""
-        if not self._nodes:
-            raise InvalidGraph("The workflow has only nodes of ComfyUI-Distributed, and so nothing to run")
         kept = {node_id: self._nodes[node_id] for node_id in self._graph if node_id in self._nodes}
         return {**kept, **self._nodes}
 
