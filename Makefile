@@ -42,7 +42,7 @@ test: $(READY_DEV)
 # Every fault at every step, and what was promised. SOAK=500: so many runs on one server amid faults instead.
 chaos: $(READY_DEV)
 	@tests/install_system_packages.sh
-	$(BIN)/python -m tests.chaos $(if $(SOAK),--soak $(SOAK),--tries $(or $(TRIES),20)) $(if $(ONLY),--only "$(ONLY)") $(if $(JOBS),--jobs $(JOBS))
+	$(BIN)/python -m tests.chaos $(if $(PARTS),--parts $(PARTS)) $(if $(SOAK),--soak $(SOAK),--tries $(or $(TRIES),20)) $(if $(ONLY),--only "$(ONLY)") $(if $(JOBS),--jobs $(JOBS))
 
 # What it measures should have the machine to itself.
 bench: $(READY_DEV)

@@ -74,6 +74,7 @@ from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.server_address import PREFIX
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.custom_workflows.service import CustomWorkflows
+from comfyui_workflow.services.distributed import DistributedService
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
@@ -81,6 +82,7 @@ from comfyui_workflow.services.jobs.worker_refresh import refresher
 from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.notifications import RunNotifier, RunNotifierTools
+from comfyui_workflow.services.parts import PartService, PartTools
 from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.provisions import ManifestStep, ProvisionService
 from comfyui_workflow.services.runs import RunService
@@ -250,6 +252,7 @@ class Components:
     copies: LateCopyWatcher
     resumption: Resumption
     preparations: Preparations
+    run_parts: PartService
     checks: tuple[Callable[[], None], ...] = ()
     """Checks of files that the settings name. Each raises ConfigurationError."""
 
@@ -267,10 +270,24 @@ def create_server(settings: Settings) -> Server:
     executor = InputPrefetcher(dispatcher, base.journal, steps, live_view)
     fleet_changes.listen(dispatcher.wake)
     base.store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
+    service = RunService(base.journal, base.store, executor)
+    distributed = DistributedService(
+        service, base.store, base.file("parts"), lambda: server_id(base.settings.data_dir)
+    )
+    tools = PartTools(
+        journal=base.journal,
+        store=base.store,
+        service=service,
+        executor=executor,
+        directory=instances.directory,
+        gathering=distributed,
+    )
+    run_parts = PartService(tools)
     batches, jobs = FileBatchStore(base.file("batches")), FileJobStore(base.file("jobs"))
     parts = create_parts(
         base,
-        service=RunService(base.journal, base.store, executor),
+        service=service,
+        distributed=distributed,
         instances=instances,
         live_view=live_view,
         batches=batches,
@@ -290,6 +307,7 @@ def create_server(settings: Settings) -> Server:
         resumption=resumption,
         preparations=preparations,
         checks=tuple(each.check for each in steps_of_settings if isinstance(each, ManifestStep)),
+        run_parts=run_parts,
     )
     return Server(
         app=app,
@@ -396,6 +414,7 @@ def create_parts(
     base: Foundation,
     *,
     service: RunService,
+    distributed: DistributedService,
     instances: InstanceServices,
     live_view: LiveProgress,
     batches: BatchStore,
@@ -417,6 +436,7 @@ def create_parts(
     )
     return ApiServices(
         service=service,
+        distributed=distributed,
         batches=BatchService(base.journal, base.store, service, batches, damage),
         jobs=create_jobs(
             settings=settings,
@@ -495,6 +515,14 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
             name="batches",
             recover=parts.batches.resume,
             start=partial(start_batches, parts.batches),
+        ),
+        # after `batches`: those that were not accepted, or were cancelled, end with all their parts
+        Component(name="files of parts", recover=parts.distributed.clean_up),
+        Component(
+            name="parts of runs",
+            recover=made.run_parts.recover,
+            start=made.run_parts.start,
+            stop=made.run_parts.stop,
         ),
         Component(
             name="system events",

@@ -48,10 +48,12 @@ MOST_AT_ONCE = 20
 class KeyedLocks:
     """A lock for each key. It is one of a fixed number: different keys rarely share one. Thread-safe."""
 
-    def __init__(self, count: int = 64) -> None:
-        self._locks = [threading.Lock() for _ in range(count)]
+    def __init__(
+        self, count: int = 64, make: Callable[[], AbstractContextManager[bool]] = threading.Lock
+    ) -> None:
+        self._locks = [make() for _ in range(count)]
 
-    def of(self, key: str) -> threading.Lock:
+    def of(self, key: str) -> AbstractContextManager[bool]:
         return self._locks[hash(key) % len(self._locks)]
 
 

@@ -20,6 +20,7 @@ from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.server.body_limits import BodyLimit, FindLimit
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.custom_workflows.service import CustomWorkflows
+from comfyui_workflow.services.distributed import DistributedService
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.model_downloads import ModelDownloads
@@ -42,6 +43,7 @@ class ApiServices:
     """The services that the APIs call."""
 
     service: RunService
+    distributed: DistributedService
     batches: BatchService
     jobs: JobService
     outbox: Outbox

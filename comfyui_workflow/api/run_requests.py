@@ -28,6 +28,7 @@ from comfyui_workflow.runs.credentials import RequestSecrets, read_credentials, 
 from comfyui_workflow.runs.image_conversion import ImageConversion, InvalidConversion, read_conversion
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.notification import RUN_EVENTS, NotifiedEvent, WebhookOrder
+from comfyui_workflow.runs.parts import MOST_PARTS, Partial, PartsOrder
 from comfyui_workflow.runs.target import Address, InstanceId, Target, read_address, read_any, tag_of
 from comfyui_workflow.runs.upload_target import InputDownload, ReadUpload, UploadKind, read_upload
 from comfyui_workflow.scheduling.capacity import InstanceStates, Registry
@@ -63,9 +64,12 @@ RUN_FIELDS = frozenset(
         "input_images",
         "inputs",
         "output_dir",
+        "partial",
         "priority",
         "provision",
         "seed_mode",
+        "spread",
+        "spread_over",
         "ssh_connection",
         "upload",
         "webhook",
@@ -173,8 +177,30 @@ class OrderReader:
             provision=flag(body, "provision"),
             priority=read_priority(body),
             has_comfy_org_api_key=api_key is not None,
+            parts=self._parts(body, target),
         )
         return request, api_key
+
+    def _parts(self, body: dict[str, Any], target: Target) -> PartsOrder | None:
+        """Parses `spread`, `spread_over` and `partial`."""
+        count = integer(body, "spread", 1, 1, MOST_PARTS)
+        names = _texts(body, "spread_over", "names of instances")
+        policy = _partial(body)
+        if count == 1:
+            given = next((name for name in ("spread_over", "partial") if body.get(name) is not None), None)
+            if given is not None:
+                raise InvalidRequest(f"{given} needs spread: the number of parts, at least 2")
+            return None
+        if names and tag_of(target) is None:
+            raise InvalidRequest("spread_over needs a run for any: ssh_connection names one machine already")
+        return PartsOrder(count=count, partial=policy, among=tuple(self._instance_ids(names)))
+
+    def _instance_ids(self, names: Sequence[str]) -> Iterator[str]:
+        for name in dict.fromkeys(names):
+            instance = self.directory.get(name)
+            if instance is None:
+                raise InvalidRequest(f'spread_over: no instance is called "{shown(name)}"')
+            yield instance.id
 
     def _images(self, body: dict[str, Any]) -> tuple[tuple[str, ...], tuple[InputDownload, ...]]:
         """Returns the local paths of all inputs, and the downloads of those that are given by URL."""
@@ -266,6 +292,7 @@ class OrderReader:
         if not with_keys:
             raise InvalidRequest("The batch has no runs in it")
         requests, api_keys = zip(*with_keys, strict=True)
+        check_size(sum(each.parts.count if each.parts else 1 for each in requests), MOST_RUNS)
         order = BatchOrder(
             requests=tuple(replace(each, webhook=each.webhook or of_runs) for each in requests),
             webhook=None if webhook is None else webhook.limited_to((NotifiedEvent.BATCH_COMPLETED,)),
@@ -388,6 +415,14 @@ def _stagger_s(body: dict[str, Any]) -> float:
     if not is_number or not 0 <= value <= LONGEST_STAGGER_S:
         raise InvalidRequest(f"stagger_s must be a number of seconds from 0 to {LONGEST_STAGGER_S}")
     return float(value)
+
+
+def _partial(body: dict[str, Any]) -> Partial:
+    value = text(body, "partial") or Partial.MOVE.value
+    try:
+        return Partial(value)
+    except ValueError as error:
+        raise InvalidRequest(f"partial must be one of {', '.join(Partial)}") from error
 
 
 def _on_error(body: dict[str, Any]) -> OnError:

@@ -22,6 +22,7 @@ from comfyui_workflow.cli.options import (
 from comfyui_workflow.client.orders import OrderDetails
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.runs.image_conversion import read_conversion
+from comfyui_workflow.runs.parts import MOST_PARTS, Partial
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SomeOrder = TypeVar("SomeOrder", bound=OrderDetails)
@@ -110,6 +111,19 @@ priority_option = click.option(
     type=click.IntRange(-HIGHEST_PRIORITY, HIGHEST_PRIORITY),
     help="Priority, default 0. Runs with a higher priority start first on the same instance.",
 )
+spread_option = click.option(
+    "--spread",
+    metavar="N",
+    type=click.IntRange(1, MOST_PARTS),
+    help="Run the workflow on N instances at once, with seeds one higher on each: one run with all pictures. "
+    "With --ssh any, or any:TAG.",
+)
+partial_option = click.option(
+    "--partial",
+    type=click.Choice([each.value for each in Partial]),
+    help="With --spread, if a part fails: another instance takes it (move, the default), the run is "
+    "completed without it (keep), or fails (fail).",
+)
 webhook_option = click.option(
     "--webhook",
     metavar="URL",
@@ -126,6 +140,8 @@ _OPTIONS = (
     previews_option,
     convert_option,
     provision_option,
+    spread_option,
+    partial_option,
     priority_option,
     comfy_api_key_option,
     webhook_option,
@@ -140,6 +156,8 @@ _FIELDS = (
     "include_previews",
     "convert",
     "provision",
+    "spread",
+    "partial",
     "priority",
     "comfy_org_api_key",
     "webhook",

@@ -115,6 +115,11 @@ class ProgressDocument(Document, frozen=True, kw_only=True):
     """Name of the instance that the run was assigned to."""
     instance_reason: str | None = None
     batch_id: str | None = None
+    parent_id: str | None = None
+    """The run that this one is a part of."""
+    parts: int = 0
+    """Number of parts of the run; 0 for a run on one instance."""
+    children: tuple["PartDocument", ...] = ()
     priority: int = 0
     gpu_seconds: float = 0.0
     cost: float | None = None
@@ -123,6 +128,18 @@ class ProgressDocument(Document, frozen=True, kw_only=True):
     transfers: tuple[TransferDocument, ...] = ()
     """The transfers that are running now."""
     raw: dict[str, Any]
+
+
+class PartDocument(Document, frozen=True, kw_only=True):
+    """A part of a run with `spread`: a run of its own."""
+
+    part: int
+    """Number of the part, from 1."""
+    workflow_id: str
+    status: RunStatus
+    progress_percent: float = 0.0
+    instance: str | None = None
+    error_message: str | None = None
 
 
 class SummaryDocument(Document, frozen=True, kw_only=True):

@@ -50,6 +50,13 @@ class OrderDetails(TypedDict, total=False):
     """Install what the instance lacks there, from where the workflow says."""
     priority: int | None
     """Runs with a higher priority start first on the same instance."""
+    spread: int | None
+    """Number of parts: each runs the workflow on another instance, with seeds one higher than the part
+    before."""
+    spread_over: Sequence[str]
+    """Names of the instances that may take a part."""
+    partial: str | None
+    """`move`, `keep` or `fail`: what follows if a part fails."""
     comfy_org_api_key: str | None
     """For nodes that call a service of Comfy.org."""
     webhook: str | Mapping[str, Any] | None

@@ -13,8 +13,8 @@ from comfyui_workflow.distributed.nodes import (
     inputs_of,
     needed_link,
     new_node,
-    output_of,
     relinked,
+    used_outputs,
 )
 from comfyui_workflow.workflows.graph import Graph
 
@@ -37,21 +37,16 @@ def no_audio() -> dict[str, Any]:
     return new_node("EmptyAudio", "No audio", duration=1 / 44100, sample_rate=44100, channels=2)
 
 
-def is_used(graph: Graph, node_id: str, slot: int) -> bool:
-    links = (as_link(value) for each in graph for value in inputs_of(graph, each).values())
-    return any(link is not None and output_of(link) == (node_id, slot) for link in links)
-
-
 def without_collectors(graph: Graph, collectors: Iterable[str]) -> dict[str, Any]:
     """Returns the graph in which these collectors pass on what they get. Raises: InvalidGraph."""
     gone = tuple(collectors)
     links: dict[tuple[str, int], Link] = {}
     added: dict[str, Any] = {}
-    ids = free_ids(graph)
+    used, ids = used_outputs(graph), free_ids(graph)
     for node_id in gone:
         links[node_id, IMAGES_SLOT] = needed_link(graph, node_id, "images")
         audio = as_link(inputs_of(graph, node_id).get("audio"))
-        if audio is None and is_used(graph, node_id, AUDIO_SLOT):
+        if audio is None and (node_id, AUDIO_SLOT) in used:
             silence = next(ids)
             added[silence] = no_audio()
             audio = [silence, 0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from comfyui_workflow.distributed.collectors import Loaders, is_used
+from comfyui_workflow.distributed.collectors import Loaders
 from comfyui_workflow.distributed.model import MASTER_INDEX, Collected, Plan
 from comfyui_workflow.distributed.nodes import (
     AUDIO_SLOT,
@@ -14,8 +14,9 @@ from comfyui_workflow.distributed.nodes import (
     inputs_of,
     label,
     relinked,
+    used_outputs,
 )
-from comfyui_workflow.distributed.resolution import resolved
+from comfyui_workflow.distributed.resolution import resolved, runnable
 from comfyui_workflow.distributed.sizes import Sizes, Sound
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.workflows.graph import Graph
@@ -30,16 +31,16 @@ def gather_graph(plan: Plan, collected: Mapping[str, Collected]) -> Graph:
         return plan.gather
     ids = free_ids(plan.gather, plan.first_free_id)
     loaders = Loaders(ids)
-    links: dict[tuple[str, int], Link] = {}
+    used, links = used_outputs(plan.gather), dict[tuple[str, int], Link]()
     for collector in plan.collectors:
         files = collected.get(collector, Collected())
-        if is_used(plan.gather, collector, IMAGES_SLOT):
+        if (collector, IMAGES_SLOT) in used:
             own = as_link(inputs_of(plan.gather, collector).get("images"))
             images = loaders.load_images(own, files.images)
             if images is None:
                 raise InvalidRequest(f"{label(plan.gather, collector)}: no pictures were collected")
             links[collector, IMAGES_SLOT] = images
-        if is_used(plan.gather, collector, AUDIO_SLOT):
+        if (collector, AUDIO_SLOT) in used:
             own = as_link(inputs_of(plan.gather, collector).get("audio"))
             links[collector, AUDIO_SLOT] = loaders.load_audio(own, files.audio)
     kept = {node_id: node for node_id, node in plan.gather.items() if node["class_type"] != COLLECTOR}
@@ -49,7 +50,7 @@ def gather_graph(plan: Plan, collected: Mapping[str, Collected]) -> Graph:
         for output, file in loaders.audio.items()
     }
     sizes = Sizes(images=dict(loaders.images), audio=sounds)
-    return resolved(
+    plain = resolved(
         graph,
         MASTER_INDEX,
         installed=plan.installed,
@@ -57,6 +58,7 @@ def gather_graph(plan: Plan, collected: Mapping[str, Collected]) -> Graph:
         shows_names=True,
         first_free_id=int(next(ids)),
     )
+    return runnable(plain)
 
 
 def gather_notices(plan: Plan, collected: Mapping[str, Collected]) -> tuple[str, ...]:

@@ -64,6 +64,12 @@ def output_of(link: Link) -> tuple[str, int]:
     return link[0], int(link[1])
 
 
+def used_outputs(graph: Graph) -> set[tuple[str, int]]:
+    """Returns the outputs that links start at, as node id and slot."""
+    links = (as_link(value) for node_id in graph for value in inputs_of(graph, node_id).values())
+    return {output_of(link) for link in links if link is not None}
+
+
 def upstream(graph: Graph, node_ids: Iterable[str]) -> set[str]:
     """Returns these nodes and all that they need."""
     return closure(node_ids, lambda node_id: sources(graph, node_id))

@@ -12,6 +12,7 @@ theirs.
 
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from comfyui_workflow.distributed.collectors import audio_saver, image_saver, without_collectors
@@ -43,10 +44,9 @@ from comfyui_workflow.distributed.nodes import (
     needed_link,
     nodes_of,
     pruned,
-    upstream,
     wants_load_balance,
 )
-from comfyui_workflow.distributed.resolution import resolved
+from comfyui_workflow.distributed.resolution import resolved, runnable
 from comfyui_workflow.distributed.sizes import sizes_of
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
 from comfyui_workflow.workflows.graph import Graph, check_graph, sink_ids
@@ -162,17 +162,17 @@ class _Planner:
     graph: Graph
     installed: Set[str]
 
-    @property
+    @cached_property
     def collectors(self) -> tuple[str, ...]:
         """The collectors that collect. Behind an upscaler a collector passes on what it gets."""
         passing = downstream(self.graph, nodes_of(self.graph, UPSCALER))
         return tuple(node_id for node_id in nodes_of(self.graph, COLLECTOR) if node_id not in passing)
 
-    @property
+    @cached_property
     def behind(self) -> Set[str]:
         return downstream(self.graph, self.collectors)
 
-    @property
+    @cached_property
     def first_free_id(self) -> int:
         return int(next(free_ids(self.graph)))
 
@@ -193,7 +193,9 @@ class _Planner:
 
     def left_out(self) -> list[str]:
         """Returns what nobody renders if the master renders nothing."""
-        names = ", ".join(label(self.graph, node_id) for node_id in self._own_sinks())
+        made_at_last = self._upscaled()
+        lost = [node_id for node_id in self._own_sinks() if node_id not in made_at_last]
+        names = ", ".join(label(self.graph, node_id) for node_id in lost)
         return (
             [f"The master renders nothing, so what no collector collects is not made: {names}"]
             if names
@@ -203,13 +205,14 @@ class _Planner:
     def whole(self) -> Graph:
         """Returns the whole workflow for the master."""
         passing = without_collectors(self.graph, nodes_of(self.graph, COLLECTOR))
-        return resolved(
+        plain = resolved(
             passing,
             MASTER_INDEX,
             installed=self.installed,
             shows_names=True,
             first_free_id=self.first_free_id,
         )
+        return runnable(plain)
 
     def masters_part(self, participant: Participant) -> Part:
         """Returns what the master renders at first: also what no collector collects."""
@@ -230,9 +233,15 @@ class _Planner:
         }
         passing = [node_id for node_id in nodes_of(self.graph, COLLECTOR) if node_id not in self.collectors]
         plain = without_collectors(cut, passing) if passing else cut
-        kept = {*self.behind, *self.collectors, *nodes_of(plain, MODEL_NAME)}
-        needed = upstream(plain, kept & plain.keys())
-        return {node_id: node for node_id, node in plain.items() if node_id in needed}
+        sinks = {node_id for node_id in sink_ids(self.graph) if node_id in self.behind}
+        needed = {*sinks, *self.collectors, *nodes_of(plain, MODEL_NAME)}
+        if not masters_own:
+            needed |= self._upscaled()
+        return pruned(plain, needed & plain.keys())
+
+    def _upscaled(self) -> Set[str]:
+        upscalers = nodes_of(self.graph, UPSCALER)
+        return {*upscalers, *downstream(self.graph, upscalers)}
 
     def _own_sinks(self) -> list[str]:
         behind = self.behind

@@ -26,6 +26,7 @@ from comfyui_workflow.distributed.nodes import (
     label,
     new_node,
     output_of,
+    used_outputs,
     with_inputs,
 )
 from comfyui_workflow.distributed.sizes import Sizes, divided
@@ -95,6 +96,13 @@ def resolved(
     return resolution.result()
 
 
+def runnable(graph: dict[str, Any]) -> dict[str, Any]:
+    """Returns the graph. Raises: InvalidGraph if no node of it is left."""
+    if not graph:
+        raise InvalidGraph("The workflow has only nodes of ComfyUI-Distributed, and so nothing to run")
+    return graph
+
+
 class _Resolution:
     def __init__(
         self,
@@ -112,6 +120,7 @@ class _Resolution:
         self._sizes = sizes
         self._shows_names = shows_names
         self._ids = ids
+        self._used = used_outputs(graph)
         self._nodes: dict[str, Any] = {}
         self._replaced: dict[tuple[str, int], Value | Link | EmptyBatch] = {}
         self._gone: set[str] = set()
@@ -274,8 +283,7 @@ class _Resolution:
         return max(1, min(number, MOST_DIVISIONS))
 
     def _used_slots(self, node_id: str) -> list[int]:
-        links = (as_link(value) for each in self._graph for value in inputs_of(self._graph, each).values())
-        used = {output_of(link)[1] for link in links if link is not None and link[0] == node_id}
+        used = {slot for source, slot in self._used if source == node_id}
         return sorted(slot for slot in used if 0 <= slot < MOST_DIVISIONS)
 
     def _image_divider(self, node_id: str, inputs: dict[str, Any]) -> None:

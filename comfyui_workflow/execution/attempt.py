@@ -233,7 +233,7 @@ class RunAttempt:
         if run.request.provision:
             self._provide_models(run)
         given = inputs_named(run.graph, run.request.inputs)
-        verdict = validate_on_instance(self.session, run.graph, run.request.input_images, given)
+        verdict = validate_on_instance(self.session, run.graph, run.input_files, given)
         refuse_unless_it_runs(verdict)
         for finding in verdict.findings:
             if finding.node_id is None:  # ComfyUI itself reports problems of nodes in a moment
@@ -518,7 +518,7 @@ class RunAttempt:
             sent = upload_inputs(
                 self.session,
                 run.graph,
-                run.request.input_images,
+                run.input_files,
                 run.comfyui_input_dir,
                 say=lambda _: None,
                 stop=self.context.stop,

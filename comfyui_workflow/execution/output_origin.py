@@ -55,7 +55,7 @@ class OriginCheck:
     def __init__(self, session: ComfyUISession, run: Run) -> None:
         self._session = session
         self._run = run
-        self._input_names = provided_names(run.graph, run.request.input_images)
+        self._input_names = provided_names(run.graph, run.input_files)
 
     def is_numbered(self, output: OutputFile) -> bool:
         """True if the node never saves twice under one name."""

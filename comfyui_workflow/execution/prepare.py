@@ -49,14 +49,15 @@ def graph_for(
 ) -> Graph:
     """Converts the workflow for these node classes, draws seeds, sets inputs and spells names as the instance
     does. Raises: InvalidRequest."""
+    own = _random if request.seed_series is None else random.Random(request.seed_series)  # noqa: S311 - no secret
     queueing = QueueContext(
         at=datetime.now(),  # local time: times in file names are in the user's time zone
-        choose=_random.choice,
-        resolve_value=widget_value_resolver(request.seed_mode, _random.randint),
-        draw=_random.randint,
+        choose=own.choice,
+        resolve_value=widget_value_resolver(request.seed_mode, own.randint),
+        draw=own.randint,
         remote_choices=remote_choices,
     )
-    graph = resolve_graph(request, definitions, queueing, _random.randint)
+    graph = resolve_graph(request, definitions, queueing, own.randint)
     if request.provision:
         graph = with_model_names(graph, definitions)
     graph = with_listed_spellings(graph, definitions)

@@ -294,11 +294,11 @@ class RunSubmission(PromptSender):
         return None
 
     def _upload(self) -> Graph:
-        run, request = self._run, self._run.request
+        run = self._run
         return upload_inputs(
             self._session,
             run.graph,
-            request.input_images,
+            run.input_files,
             run.comfyui_input_dir,
             say=lambda message: self._announce(Phase.UPLOADING, message),
             stop=self._stop,

@@ -24,6 +24,7 @@ from comfyui_workflow.runs.model import (
     RunRequest,
     Stay,
 )
+from comfyui_workflow.runs.parts import PartState
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.runs.target import AnyInstance, Target, target_of_record
 from comfyui_workflow.workflows.graph import Graph
@@ -314,7 +315,8 @@ def _is_sound(run: Run) -> bool:
         *(at for output in run.outputs for at in (output.made_after, output.made_before)),
     )
     price = None if run.placement is None else run.placement.price_per_hour
-    return _are_times(times) and _are_amounts((run.gpu_s, price, asked.stagger_s, *_amounts(run.stays)))
+    amounts = (run.gpu_s, price, asked.stagger_s, *_amounts(run.stays), *_amounts_of_parts(run.parts))
+    return _are_times(times) and _are_amounts(amounts)
 
 
 def _is_sound_node(node: NodeProgress) -> bool:
@@ -326,6 +328,7 @@ def _is_sound_summary(line: RunSummary) -> bool:
     return (
         _are_times(times)
         and _are_amounts((line.gpu_s, line.price_per_hour, line.prompt_s, line.current_node_progress))
+        and _are_amounts((line.parts_gpu_s, line.parts_cost))
         and _are_amounts(_amounts(line.stays))
         and all(number >= 0 for number in line.pictures)
         and 0 <= line.completed_nodes <= line.total_nodes
@@ -335,6 +338,11 @@ def _is_sound_summary(line: RunSummary) -> bool:
 def _amounts(stays: Iterable[Stay]) -> Iterator[float | None]:
     for stay in stays:
         yield from (stay.gpu_s, stay.price_per_hour)
+
+
+def _amounts_of_parts(parts: Iterable[PartState]) -> Iterator[float | None]:
+    for part in parts:
+        yield from (part.gpu_s, part.cost)
 
 
 def _are_times(given: Iterable[datetime | None]) -> bool:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from comfyui_workflow.runs.batch import BatchProgress
-from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run
+from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunStatus
+from comfyui_workflow.runs.parts import PartState
 from comfyui_workflow.runs.retryability import retry_refusal
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 
@@ -22,6 +23,7 @@ def progress_document(
         "outputs": [output_document(output) for output in run.outputs],
         "error_message": run.error_message,
         "notices": list(run.notices),
+        "children": [part_document(part) for part in run.current_parts],
         "instance_reason": None if run.placement is None else run.placement.reason,
         "webhook": None,
     }
@@ -97,12 +99,31 @@ def _line(summary: RunSummary, at: datetime, expected_s: float | None) -> dict[s
         "instance": summary.instance_name,
         "instance_id": summary.instance_id,
         "batch_id": summary.batch_id,
+        "parent_id": summary.parent_id,
+        "parts": summary.part_count,
         "priority": summary.priority,
         "gpu_seconds": round(summary.gpu_seconds(at), 3),
         "cost": None if cost is None else round(cost, 6),
         "pictures": list(summary.pictures),
         "expected_s": None if expected_s is None else round(expected_s, 1),
         "live_preview": None,
+    }
+
+
+def part_document(part: PartState, progress_percent: float | None = None) -> dict[str, Any]:
+    """A part of a run. Its progress is known from the part itself; None stands for that of its status."""
+    is_completed = part.status is RunStatus.COMPLETED
+    return {
+        "part": part.number + 1,
+        "workflow_id": part.run_id,
+        "status": part.status.value,
+        "progress_percent": (100.0 if is_completed else 0.0)
+        if progress_percent is None
+        else progress_percent,
+        "instance": part.instance,
+        "error_message": part.error_message,
+        "gpu_seconds": round(part.gpu_s, 3),
+        "cost": None if part.cost is None else round(part.cost, 6),
     }
 
 
@@ -120,6 +141,7 @@ def output_document(output: OutputFile) -> dict[str, Any]:
         "error": output.error,
         "upload_url": output.upload_url,
         "upload_error": output.upload_error,
+        "part": None if output.part is None else output.part + 1,
     }
 
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import ClassVar
 
 from comfyui_workflow.runs.model import NodeProgress, OutputFile, Phase, Placement
+from comfyui_workflow.runs.parts import PartState
 from comfyui_workflow.workflows.graph import Graph
 
 
@@ -270,6 +271,43 @@ class CancelRequested(Event):
     unless_begun: bool = False
     """If true, the event changes nothing in a run that executes or whose cancellation was requested
     before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartAdded(Event):
+    """A run that takes over a part is about to be saved. After a crash it is saved from this record."""
+
+    saving: ClassVar[Durability] = Durability.SYNCED
+    part: PartState
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartChanged(Event):
+    """A part has begun, ended or continues. A restart reads the part itself."""
+
+    part: PartState
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsCompleted(Event):
+    """All parts that count have ended, and their outputs are those of the run."""
+
+    saving: ClassVar[Durability] = Durability.SYNCED
+    outputs: tuple[OutputFile, ...]
+    placement: Placement | None = None
+    """An instance that made outputs, for a run without one of its own: its uploads need no instance, but an
+    address."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsGathered(Event):
+    """All parts have ended, and the prompt that makes the result of their files can be submitted. `outputs`
+    are those of parts that belong to the run."""
+
+    saving: ClassVar[Durability] = Durability.SYNCED
+    graph: Graph
+    files: tuple[str, ...]
+    outputs: tuple[OutputFile, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

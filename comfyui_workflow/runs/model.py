@@ -10,6 +10,7 @@ from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
 from comfyui_workflow.runs.credentials import NO_SECRETS, RequestSecrets
 from comfyui_workflow.runs.image_conversion import ImageConversion
 from comfyui_workflow.runs.notification import WebhookOrder
+from comfyui_workflow.runs.parts import PartOrder, PartsOrder, PartState, cost_of_parts, current_parts
 from comfyui_workflow.runs.status import FileType as FileType
 from comfyui_workflow.runs.status import NodeStatus as NodeStatus
 from comfyui_workflow.runs.status import Phase as Phase
@@ -73,6 +74,8 @@ class OutputFile:
     upload_url: str | None = None
     """Where it was uploaded to, if the run has an upload target."""
     upload_error: str | None = None
+    part: int | None = None
+    """Number of the part of the run that made it, from 0; None if a prompt of the run itself did."""
 
     @property
     def is_downloaded(self) -> bool:
@@ -153,6 +156,10 @@ class RunRequest(GraphRequest):
     """Notifications about the end of this run."""
     batch_webhook: WebhookOrder | None = None
     """Notifications about the end of the batch: another copy from the batch."""
+    parts: PartsOrder | None = None
+    """Set if several runs do the work of this one."""
+    part: PartOrder | None = None
+    """Set if this run is a part of another one."""
 
     @property
     def ssh_connection(self) -> str:
@@ -163,6 +170,11 @@ class RunRequest(GraphRequest):
     def instance_id(self) -> str | None:
         """The id of the named instance; None for other targets."""
         return self.target.instance_id if isinstance(self.target, InstanceId) else None
+
+    @property
+    def parent_id(self) -> str | None:
+        """The id of the run that this one is a part of."""
+        return None if self.part is None else self.part.parent_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +284,28 @@ class Run:
     """Since this time it is not known if the prompt still executes."""
     lost: frozenset[LostParts] = frozenset()
     """Parts that are lost because the record was damaged."""
+    parts: tuple[PartState, ...] = ()
+    """The runs that do the work of this one, also those that were replaced. A part is here before it
+    exists."""
+    are_parts_done: bool = False
+    """The parts have ended with success, and what they made is in this record."""
+    gathered_files: tuple[str, ...] = ()
+    """Local paths of files that the parts made, and the prompt of this run needs."""
+
+    @property
+    def waits_for_parts(self) -> bool:
+        """Its parts do the work: the run itself needs no instance yet."""
+        return bool(self.parts) and not self.are_parts_done and not self.is_finished
+
+    @property
+    def current_parts(self) -> tuple[PartState, ...]:
+        """The parts without those that were replaced, in their order."""
+        return current_parts(self.parts)
+
+    @property
+    def input_files(self) -> tuple[str, ...]:
+        """Local paths of all files that are uploaded before the prompt is submitted."""
+        return (*self.request.input_images, *self.gathered_files)
 
     @property
     def ssh_connection(self) -> str:
@@ -350,7 +384,11 @@ class Run:
         return self.gpu_since if self.contact_lost_at is None else None
 
     def gpu_seconds(self, at: datetime) -> float:
-        """Observed GPU time of this run, in seconds."""
+        """Observed GPU time of this run and of its parts that have ended, in seconds."""
+        return self.own_gpu_seconds(at) + sum(part.gpu_s for part in self.parts)
+
+    def own_gpu_seconds(self, at: datetime) -> float:
+        """The same without its parts."""
         seen_until = self.contact_lost_at or at
         running_s = 0.0 if self.gpu_since is None else max(0.0, (seen_until - self.gpu_since).total_seconds())
         return self.gpu_s + running_s
@@ -358,7 +396,7 @@ class Run:
     def cost(self, at: datetime) -> float | None:
         """Cost in the currency of the instance's price; None if no price is known."""
         price = None if self.placement is None else self.placement.price_per_hour
-        return cost_of(self.gpu_seconds(at), price, self.stays)
+        return sum_of_costs(cost_of(self.own_gpu_seconds(at), price, self.stays), cost_of_parts(self.parts))
 
     def node_type(self, node_id: str | None) -> str | None:
         return next((node.node_type for node in self.nodes if node.node_id == node_id), None)
@@ -381,6 +419,12 @@ def cost_of(gpu_s: float, price_per_hour: float | None, stays: tuple[Stay, ...])
     parts = (here, *((stay.price_per_hour, stay.gpu_s) for stay in stays))
     costs = [price * seconds / 3600 for price, seconds in parts if price is not None]
     return sum(costs) if costs else None
+
+
+def sum_of_costs(*costs: float | None) -> float | None:
+    """None if no cost is known."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if known else None
 
 
 _MICROSECOND_DIGITS = 5

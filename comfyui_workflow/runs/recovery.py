@@ -93,6 +93,8 @@ def _rebuilt_around(parts: RecordParts, state: Run) -> Run:
     lost = set(state.lost)
     if GRAPH in parts.troubles and state.submissions > 0:
         lost.add(LostParts.GRAPH)
+    elif GRAPH in parts.troubles and state.parts and not state.is_finished:
+        state = replace(state, are_parts_done=False)  # the graph is made again from the files of the parts
     if state.request.workflow.is_lost:
         lost.add(LostParts.WORKFLOW)
     run = replace(state, lost=frozenset(lost))

@@ -24,6 +24,13 @@ restarts, `contact_lost_at` marks the time until which the execution was observe
 prompt clears it. At the end, ComfyUI's own duration is added to `gpu_s` if it is known, else the observed
 time.
 
+The parts of a run (`runs.parts`): their runs move on their own, and PartChanged copies their state.
+
+    waits_for_parts -> waits_for_parts   PartAdded, PartChanged: executing as soon as one part is
+    waits_for_parts -> are_parts_done    PartsCompleted: the outputs are known, without a prompt of the run
+                                         PartsGathered: the run has a graph, and goes on as any other
+    failed -> waits_for_parts            RetryRequested, if the parts are not done
+
 A finished run is final: late messages return the same object. Two events are exceptions: RetryRequested for a
 failed run, and ExecutedTwice, which adds a notice. Events may arrive late, out of order or not at all:
 execution may be reported before the response to the submission, so each event that proves execution also
@@ -55,7 +62,11 @@ from comfyui_workflow.runs.events import (
     OutputsFound,
     OutputsGone,
     OutputsUploaded,
+    PartAdded,
+    PartChanged,
     PartnerNodesFound,
+    PartsCompleted,
+    PartsGathered,
     PhaseEntered,
     PortChosen,
     PriorityChanged,
@@ -85,12 +96,15 @@ from comfyui_workflow.runs.model import (
     Stay,
     seconds_here,
 )
+from comfyui_workflow.runs.parts import Partial, PartState, with_part
 from comfyui_workflow.workflows.signature import signature
 
 CACHED = "Cached"
 """Message of a node that did not execute, because ComfyUI had its results."""
 MOST_NOTICES = 100
 """Limit for one run: an instance may report any number."""
+INSTANCE_LOST = "instance_lost"
+"""Error code of a part whose instance does not answer any more, and that may not move."""
 _WAITING = "Waiting in the queue of the instance"
 
 
@@ -163,6 +177,12 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
             return _vanished(run, event.message, at)
         case OutputsGone():
             return _saved_again(run, event, at)
+        case PartAdded() | PartChanged():
+            return _part_changed(run, event.part, at)
+        case PartsCompleted():
+            return _parts_completed(run, event)
+        case PartsGathered():
+            return _parts_gathered(run, event)
         case CancelRequested():
             return _cancel_requested(run, event)
         case RetryRequested():
@@ -293,8 +313,8 @@ def _advanced(run: Run, event: NodesAdvanced, at: datetime) -> Run:
 def _succeeded(run: Run, event: PromptSucceeded, at: datetime) -> Run:
     """All other nodes are executed too: their messages were missed, or they were not needed (the branch of a
     lazy input, the nodes behind a cached node). ComfyUI does not list every cached output again, so outputs
-    that came from the earlier prompt stay."""
-    earlier = run.outputs if run.saved_again else ()
+    that came from the earlier prompt stay, and those of parts."""
+    earlier = run.outputs if run.saved_again else _outputs_of_parts(run)
     return replace(
         _map_nodes(_started(run, at), nodes.executed),
         outputs=_merge_outputs(run.outputs, (*earlier, *event.outputs)),
@@ -358,11 +378,21 @@ def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:
 
 def _left(run: Run, event: InstanceLeft, at: datetime) -> Run:
     """A graph that was prepared for that instance and never submitted is prepared again for the next
-    instance."""
-    left = replace(run, outputs=(), are_outputs_known=False, saved_again=())
+    instance. A part that may not run twice fails."""
+    part = run.request.part
+    if part is not None and part.partial is not Partial.MOVE and run.prompt_id is not None:
+        return _failed(run, RunFailed(code=INSTANCE_LOST, message=event.message), at)
+    left = replace(run, outputs=_outputs_of_parts(run), are_outputs_known=False, saved_again=())
     if run.prompt_id is not None:
         return _without_placement(_vanished(left, event.message, at))
-    return replace(_without_placement(left), prepared_graph=None, phase=Phase.WAITING, message=event.message)
+    prepared = run.prepared_graph if run.are_parts_done else None
+    return replace(
+        _without_placement(left), prepared_graph=prepared, phase=Phase.WAITING, message=event.message
+    )
+
+
+def _outputs_of_parts(run: Run) -> tuple[OutputFile, ...]:
+    return tuple(output for output in run.outputs if output.part is not None)
 
 
 def _without_placement(run: Run) -> Run:
@@ -397,6 +427,53 @@ def _at_known_price(before: Placement | None, chosen: Placement) -> Placement:
     if before is None or before.instance_id != chosen.instance_id or before.price_per_hour is None:
         return chosen
     return replace(chosen, price_per_hour=before.price_per_hour)
+
+
+def _part_changed(run: Run, part: PartState, at: datetime) -> Run:
+    """A part that executes, or has executed, has begun the run."""
+    parts = with_part(run.parts, part)
+    changed = run if parts == run.parts else replace(run, parts=parts)
+    has_begun = part.status in (RunStatus.EXECUTING, RunStatus.COMPLETED)
+    if not (has_begun and run.waits_for_parts and run.status is RunStatus.QUEUED):
+        return changed
+    return replace(
+        changed,
+        status=RunStatus.EXECUTING,
+        phase=Phase.EXECUTING,
+        start_time=run.start_time or at,
+        message=run.message if run.is_cancel_requested else None,
+    )
+
+
+def _parts_completed(run: Run, event: PartsCompleted) -> Run:
+    if not run.waits_for_parts:
+        return run
+    return replace(
+        _map_nodes(run, nodes.executed),
+        outputs=event.outputs,
+        are_outputs_known=True,
+        are_parts_done=True,
+        placement=run.placement or event.placement,
+        phase=Phase.DELIVERING,
+        message=None,
+    )
+
+
+def _parts_gathered(run: Run, event: PartsGathered) -> Run:
+    """The graph is prepared for the master, and stays. The outputs of parts stay beside those of the
+    prompt."""
+    if not run.waits_for_parts:
+        return run
+    return replace(
+        run,
+        prepared_graph=event.graph,
+        graph_signature=signature(event.graph),
+        gathered_files=event.files,
+        outputs=event.outputs,
+        are_parts_done=True,
+        phase=Phase.WAITING,
+        message="The files of all parts are here",
+    )
 
 
 def _vanished(run: Run, message: str, at: datetime) -> Run:

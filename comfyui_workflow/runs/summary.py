@@ -16,7 +16,9 @@ from comfyui_workflow.runs.model import (
     Stay,
     cost_of,
     seconds_here,
+    sum_of_costs,
 )
+from comfyui_workflow.runs.parts import cost_of_parts
 from comfyui_workflow.runs.state_machine import CACHED
 
 LONGEST_MESSAGE = 300
@@ -39,6 +41,8 @@ class RunSummary:
     """None until the run is assigned to an instance."""
     price_per_hour: float | None = None
     batch_id: str | None = None
+    parent_id: str | None = None
+    """The run that this one is a part of. Lists hide it."""
     priority: int = 0
     status: RunStatus
     phase: Phase
@@ -75,6 +79,10 @@ class RunSummary:
     graph_signature: str | None = None
     prompt_s: float | None = None
     """Duration of the prompt, for estimates of the next one. None if it tells nothing about the next one."""
+    part_count: int = 0
+    parts_gpu_s: float = 0.0
+    """GPU seconds and cost of the parts of this run that have ended."""
+    parts_cost: float | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -87,17 +95,21 @@ class RunSummary:
         return round(100 * self.completed_nodes / self.total_nodes, 1) if self.total_nodes else 0.0
 
     def gpu_seconds(self, at: datetime) -> float:
+        return self._own_gpu_seconds(at) + self.parts_gpu_s
+
+    def _own_gpu_seconds(self, at: datetime) -> float:
         running_s = 0.0 if self.gpu_since is None else max(0.0, (at - self.gpu_since).total_seconds())
         return self.gpu_s + running_s
 
     def cost(self, at: datetime) -> float | None:
-        return cost_of(self.gpu_seconds(at), self.price_per_hour, self.stays)
+        own = cost_of(self._own_gpu_seconds(at), self.price_per_hour, self.stays)
+        return sum_of_costs(own, self.parts_cost)
 
     def all_stays(self, at: datetime) -> tuple[Stay, ...]:
         """Earlier stays, and the stay at the current or last instance if the run began there."""
         here = stay_here(
             self.instance_id,
-            seconds_here(self.gpu_seconds(at), self.stays),
+            seconds_here(self._own_gpu_seconds(at), self.stays),
             self.price_per_hour,
             has_begun=self.start_time is not None,
         )
@@ -125,10 +137,13 @@ class RunFilter:
     instance: str | None = None
     """Id or name of an instance. Matches runs that are assigned to it or that request it."""
     batch_id: str | None = None
+    with_parts: bool = False
+    """Runs that are a part of another one match too."""
 
     def matches(self, summary: RunSummary) -> bool:
         return (
-            (not self.statuses or summary.status in self.statuses)
+            (self.with_parts or summary.parent_id is None)
+            and (not self.statuses or summary.status in self.statuses)
             and (self.batch_id is None or summary.batch_id == self.batch_id)
             and (self.instance is None or self._is_at(summary, self.instance.casefold()))
             and (
@@ -144,7 +159,8 @@ class RunFilter:
         return any(each is not None and each.casefold() == instance for each in given)
 
 
-EVERY_RUN = RunFilter()
+EVERY_RUN = RunFilter(with_parts=True)
+EVERY_LISTED_RUN = RunFilter()
 
 
 def summary_of(run: Run) -> RunSummary:
@@ -158,6 +174,7 @@ def summary_of(run: Run) -> RunSummary:
         instance_name=None if placement is None else placement.name,
         price_per_hour=None if placement is None else placement.price_per_hour,
         batch_id=request.batch_id,
+        parent_id=request.parent_id,
         priority=run.priority,
         status=run.status,
         phase=run.phase,
@@ -185,11 +202,14 @@ def summary_of(run: Run) -> RunSummary:
         last_update=run.last_update,
         start_time=run.start_time,
         end_time=run.end_time,
-        gpu_s=run.gpu_s if run.contact_lost_at is None else run.gpu_seconds(run.contact_lost_at),
+        gpu_s=run.gpu_s if run.contact_lost_at is None else run.own_gpu_seconds(run.contact_lost_at),
         stays=run.stays,
         gpu_since=run.gpu_since if run.contact_lost_at is None else None,
         graph_signature=run.graph_signature,
         prompt_s=_prompt_s(run),
+        part_count=len(run.current_parts),
+        parts_gpu_s=sum(part.gpu_s for part in run.parts),
+        parts_cost=cost_of_parts(run.parts),
     )
 
 

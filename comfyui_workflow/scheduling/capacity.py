@@ -23,6 +23,10 @@ FIRST_LOOK_S = 3.0
 instance is chosen."""
 
 
+LOOK_OF_PARTS_S = 10.0
+"""The same time for a part whose run has a part on every other instance: a second one would only wait
+there."""
+
 Order = tuple[int, str]
 """Sort key: priority first, then age, as in `PendingRun.order`."""
 
@@ -67,6 +71,13 @@ class Slots:
     models: frozenset[str] = frozenset()
     """Model files of our last prompt, which was submitted at `models_at`."""
     models_at: datetime | None = None
+    parents: dict[str, str] = field(default_factory=dict)
+    """Ids of the runs that these are parts of, by run id."""
+
+    def parts_of(self, parent_id: str) -> int:
+        """The number of parts of that run that prepare a prompt for the instance or have one there."""
+        runs = (*self.staging, *self.with_prompt)
+        return sum(self.parents.get(run_id) == parent_id for run_id in runs)
 
     @property
     def taken(self) -> int:
@@ -172,6 +183,7 @@ class Slots:
         """Removes the run from the instance: its slot is free, and its files are no longer protected."""
         self.release_slot(run_id)
         self.protected.discard(run_id)
+        self.parents.pop(run_id, None)
 
     def ahead_of(self, run_id: str) -> int:
         """The number of runs and prompts of ours before this run."""
@@ -225,41 +237,76 @@ class Capacity:
     def instance(self, instance_id: str) -> Instance | None:
         return self._by_id.get(instance_id)
 
-    def with_tag(self, tag: str) -> list[Instance]:
-        return [instance for instance in self._instances if instance.is_eligible_for(tag)]
+    def allowed(self, target: AnyWithTag) -> list[Instance]:
+        """The enabled instances that a run with this target may use."""
+        return [instance for instance in self._instances if target.allows(instance)]
 
-    def ready(self, tag: str) -> Iterator[tuple[Instance, InstanceKey]]:
-        for instance in self.with_tag(tag):
+    def ready(self, target: AnyWithTag) -> Iterator[tuple[Instance, InstanceKey]]:
+        for instance in self.allowed(target):
             key = usable_key(instance)
             if key is not None and self._states.state(instance.id).is_ready:
                 yield instance, key
 
-    def is_first_look_due(self, tag: str, at: datetime) -> bool:
-        """True if an instance that may be the best one is connecting for the first time."""
-        states = [self._states.state(instance.id) for instance in self.with_tag(tag)]
-        return any(
+    def is_look_due(self, target: AnyWithTag, refused_by: frozenset[str], at: datetime) -> bool:
+        """True if an instance that may be a better one is connecting for the first time. A part waits only
+        where it would not be on an instance of its own, but longer."""
+        if target.parent_id is None:
+            return any(self._is_connecting(each, FIRST_LOOK_S, at) for each in self.allowed(target))
+        usable = [each for each in self.ready(target) if each[0].id not in refused_by]
+        if any(self._is_own(target, instance, key) for instance, key in usable):
+            return False
+        others = ((each, usable_key(each)) for each in self.allowed(target) if each.id not in refused_by)
+        own = (each for each, key in others if key is not None and self._is_own(target, each, key))
+        return any(self._is_connecting(each, LOOK_OF_PARTS_S, at, may_be_unknown=True) for each in own)
+
+    def _is_own(self, target: AnyWithTag, instance: Instance, key: InstanceKey) -> bool:
+        if target.first is not None and target.first in (each.id for each in self.allowed(target)):
+            return instance.id == target.first
+        return not self.slots_of(key).parts_of(target.parent_id or "")
+
+    def _is_connecting(
+        self, instance: Instance, limit_s: float, at: datetime, *, may_be_unknown: bool = False
+    ) -> bool:
+        state = self._states.state(instance.id)
+        if state.reachability is Reachability.UNKNOWN:
+            return may_be_unknown
+        return (
             state.reachability is Reachability.CONNECTING
             and state.connecting_since is not None
-            and 0 <= (at - state.connecting_since).total_seconds() < FIRST_LOOK_S
-            for state in states
+            and 0 <= (at - state.connecting_since).total_seconds() < limit_s
         )
 
-    def candidates(self, tag: str, refused_by: frozenset[str]) -> list[Candidate]:
+    def candidates(self, target: AnyWithTag, refused_by: frozenset[str]) -> list[Candidate]:
+        """The instances that may take a run with this target now."""
+        usable = [each for each in self.ready(target) if each[0].id not in refused_by]
         return [
             Candidate(
                 instance=instance,
                 ahead=self.slots_of(key).taken + self._prompts_of_others(instance.id),
                 loaded=self.slots_of(key).loaded(self._states.state(instance.id).memory_emptied_at),
             )
-            for instance, key in self.ready(tag)
-            if instance.id not in refused_by and self.has_room(key)
+            for instance, key in self._preferred(target, usable)
+            if self.has_room(key)
         ]
+
+    def _preferred(
+        self, target: AnyWithTag, usable: Sequence[tuple[Instance, InstanceKey]]
+    ) -> Sequence[tuple[Instance, InstanceKey]]:
+        """A part waits for its own instance if that is ready; else for one that has no other part of its
+        run, if there is one. Otherwise it goes where the fewest are."""
+        if target.parent_id is None:
+            return usable
+        first = [each for each in usable if each[0].id == target.first]
+        if first:
+            return first
+        counts = [self.slots_of(key).parts_of(target.parent_id) for _, key in usable]
+        return [each for each, count in zip(usable, counts, strict=True) if count == min(counts)]
 
     def keys_for(self, target: QueueTarget) -> list[InstanceKey]:
         """The instances that a run with this target may use now, with free slots or not."""
         match target:
             case AnyWithTag():
-                return [key for _, key in self.ready(target.tag)]
+                return [key for _, key in self.ready(target)]
             case NamedInstance():
                 instance = self._by_id.get(target.instance_id)
                 key = usable_key(instance) if instance else None
@@ -282,7 +329,7 @@ class Capacity:
         """`refusals`: reasons by instance id, why the instance cannot run it."""
         if not isinstance(run.target, AnyWithTag):
             return f"Waiting for a free slot: the instance gets {self.most_prompts} prompts at a time"
-        tagged = self.with_tag(run.target.tag)
+        tagged = self.allowed(run.target)
         if not tagged:
             which = f" with the tag {run.target.tag}" if run.target.tag else ""
             return f"Waiting for an instance: none{which} is enabled"
@@ -293,7 +340,7 @@ class Capacity:
 
     def _is_full_for(self, run: PendingRun) -> bool:
         return isinstance(run.target, AnyWithTag) and any(
-            instance.id not in run.refused_by for instance, _ in self.ready(run.target.tag)
+            instance.id not in run.refused_by for instance, _ in self.ready(run.target)
         )
 
     def _why_not(self, instance: Instance) -> str:

@@ -44,6 +44,7 @@ from comfyui_workflow.scheduling.state import (
     SchedulerState,
     SlotDecision,
     StartRun,
+    any_target_of,
 )
 from comfyui_workflow.scheduling.threads import RunThreads
 from comfyui_workflow.stores.journal import RunJournal, now
@@ -355,16 +356,16 @@ class Dispatcher:
         return f"{here.name}: {str(error).rstrip('.')}; another instance is chosen"
 
     def _should_leave(self, run: Run, here: Placement, error: Exception, failing_for_s: float) -> bool:
-        tag = tag_of(run.request.target)
-        if tag is None or not may_run_again(run, self._options.resubmissions_of_running):
+        target = any_target_of(run)
+        if target is None or not may_run_again(run, self._options.resubmissions_of_running):
             return False
         self._update_instances()
         with self._changed:
-            tagged = self._state.with_tag(tag)
-        for instance in tagged:  # one of these may have to take over the run
+            allowed = self._state.allowed(target)
+        for instance in allowed:  # one of these may have to take over the run
             self._monitors.acquire(instance)
         with self._changed:
-            is_another_ready = self._state.is_another_ready(tag, here.instance_id)
+            is_another_ready = self._state.is_another_ready(target, here.instance_id)
         return should_leave(
             run,
             error,

@@ -5,15 +5,33 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.scheduling.pacing import Stagger
 from comfyui_workflow.sessions.session import InstanceKey
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnyWithTag:
-    """Any enabled instance that has the tag. Every instance has the empty tag."""
+    """Any enabled instance that has the tag. Every instance has the empty tag.
+
+    The other fields are those of a part (`runs.parts`)."""
 
     tag: str
+    among: tuple[str, ...] = ()
+    """Ids of the instances that may take it; all with the tag if it is empty."""
+    without: tuple[str, ...] = ()
+    first: str | None = None
+    """Id of the instance that takes it while it is ready."""
+    parent_id: str | None = None
+    """Parts of one run go to different instances, while there are any."""
+
+    def allows(self, instance: Instance) -> bool:
+        """A run that names its instances may use a disabled one too."""
+        if instance.id in self.without:
+            return False
+        if self.among:
+            return instance.id in self.among and (not self.tag or instance.has_tag(self.tag))
+        return instance.is_eligible_for(self.tag)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.retry import Backoff
 from comfyui_workflow.runs.events import Event, RunCancelled, RunFailed
 from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.parts import PartOrder
 from comfyui_workflow.runs.target import AnyInstance, InstanceId, tag_of
 from comfyui_workflow.scheduling.capacity import Capacity, Slots, reasons_sentence, usable_key
 from comfyui_workflow.scheduling.choice import choose
@@ -155,8 +156,8 @@ class _ActiveEntry:
 
     run: ActiveRun
     priority: int
-    tag: str | None
-    """The tag of a run for `any`; else None."""
+    target: AnyWithTag | None
+    """The target of a run for `any`; else None."""
     stagger: Stagger | None = None
     """Set until the run has submitted its prompt, if its batch is staggered."""
     preempted: str | None = None
@@ -195,7 +196,7 @@ class SchedulerState:
         self._refusals: dict[str, dict[str, str]] = {}
         self._refusals_since: datetime | None = None
         self._pauses: dict[str, Backoff] = {}
-        self._none_ready_since: dict[str, datetime] = {}
+        self._none_ready_since: dict[AnyWithTag, datetime] = {}
 
     # events
 
@@ -328,11 +329,11 @@ class SchedulerState:
     def knows_batch(self, batch_id: str) -> bool:
         return self._pacing.knows(batch_id)
 
-    def with_tag(self, tag: str) -> list[Instance]:
-        return self._capacity.with_tag(tag)
+    def allowed(self, target: AnyWithTag) -> list[Instance]:
+        return self._capacity.allowed(target)
 
-    def is_another_ready(self, tag: str, instance_id: str) -> bool:
-        return any(each.id != instance_id for each, _ in self._capacity.ready(tag))
+    def is_another_ready(self, target: AnyWithTag, instance_id: str) -> bool:
+        return any(each.id != instance_id for each, _ in self._capacity.ready(target))
 
     def queue_status(self, run_id: str, at: datetime) -> QueueStatus | None:
         pending = self._pending.get(run_id)
@@ -390,13 +391,13 @@ class SchedulerState:
     def _needs_models(self, head: PendingRun) -> bool:
         if not isinstance(head.target, AnyWithTag) or head.run_id in self._models:
             return False
-        return any(each.loaded for each in self._capacity.candidates(head.target.tag, head.refused_by))
+        return any(each.loaded for each in self._capacity.candidates(head.target, head.refused_by))
 
     def _admit(self, head: PendingRun, at: datetime) -> bool:
         """Returns True if the run was started or ended."""
         match head.target:
             case AnyWithTag():
-                return self._admit_to_best(head, head.target.tag, at)
+                return self._admit_to_best(head, head.target, at)
             case NamedInstance():
                 instance = self._capacity.instance(head.target.instance_id)
                 if instance is not None:
@@ -414,9 +415,9 @@ class SchedulerState:
     def _admission_at(self, head: PendingRun) -> datetime | None:
         return None if head.stagger is None else self._pacing.admission_at(head.stagger)
 
-    def _admit_to_best(self, head: PendingRun, tag: str, at: datetime) -> bool:
-        candidates = self._capacity.candidates(tag, head.refused_by)
-        if not candidates or self._capacity.is_first_look_due(tag, at):
+    def _admit_to_best(self, head: PendingRun, target: AnyWithTag, at: datetime) -> bool:
+        candidates = self._capacity.candidates(target, head.refused_by)
+        if not candidates or self._capacity.is_look_due(target, head.refused_by, at):
             return False
         choice = choose(candidates, self._models.get(head.run_id, frozenset()))
         return self._admit_to(head, choice.instance, choice.reason, at)
@@ -433,8 +434,10 @@ class SchedulerState:
         self._unqueue(run.run_id)
         self._capacity.slots_of(key).stage(run.run_id, run.order)
         active = ActiveRun(run_id=run.run_id, key=key, instance_id=instance_id, reason=reason)
-        tag = run.target.tag if isinstance(run.target, AnyWithTag) else None
-        self._add_active(_ActiveEntry(run=active, priority=run.priority, tag=tag, stagger=run.stagger))
+        target = run.target if isinstance(run.target, AnyWithTag) else None
+        self._add_active(_ActiveEntry(run=active, priority=run.priority, target=target, stagger=run.stagger))
+        if target is not None and target.parent_id is not None:
+            self._capacity.slots_of(key).parents[run.run_id] = target.parent_id
         if run.stagger is not None:
             self._pacing.admitted(run.stagger, at)
         return True
@@ -457,8 +460,10 @@ class SchedulerState:
         )
         if run.is_cancel_requested:
             active.cancelled.cancel("the run is cancelled")
-        tag = tag_of(run.request.target)
-        self._add_active(_ActiveEntry(run=active, priority=run.priority, tag=tag))
+        target = any_target_of(run)
+        self._add_active(_ActiveEntry(run=active, priority=run.priority, target=target))
+        if run.request.parent_id is not None:
+            slots.parents[run.run_id] = run.request.parent_id
 
     def _add_active(self, entry: _ActiveEntry) -> None:
         self._active_entries[entry.run.run_id] = entry
@@ -467,24 +472,24 @@ class SchedulerState:
     def _end_unrunnable(self, at: datetime) -> None:
         """Ends runs for `any` if every instance with the tag has refused them, or if none was ready for too
         long."""
-        for head, tag in self._heads_for_any():
-            tagged = self._capacity.with_tag(tag)
-            is_refused = tagged and {each.id for each in tagged} <= head.refused_by
-            is_too_late = self._is_patience_over(tag, at)
+        for head, target in self._heads_for_any():
+            allowed = self._capacity.allowed(target)
+            is_refused = allowed and {each.id for each in allowed} <= head.refused_by
+            is_too_late = self._is_patience_over(target, at)
             if is_refused or is_too_late:
                 for run in self._pending.group(head):
                     self._end(run.run_id, self._no_instance(run) if is_too_late else self._refusal(run))
 
-    def _heads_for_any(self) -> Iterator[tuple[PendingRun, str]]:
+    def _heads_for_any(self) -> Iterator[tuple[PendingRun, AnyWithTag]]:
         for head in self._pending.heads():
             if isinstance(head.target, AnyWithTag):
-                yield head, head.target.tag
+                yield head, head.target
 
-    def _is_patience_over(self, tag: str, at: datetime) -> bool:
-        if any(True for _ in self._capacity.ready(tag)):
-            self._none_ready_since.pop(tag, None)
+    def _is_patience_over(self, target: AnyWithTag, at: datetime) -> bool:
+        if any(True for _ in self._capacity.ready(target)):
+            self._none_ready_since.pop(target, None)
             return False
-        return at - self._none_ready_since.setdefault(tag, at) > self._any_patience
+        return at - self._none_ready_since.setdefault(target, at) > self._any_patience
 
     def _no_instance(self, run: PendingRun) -> RunFailed:
         why = self._capacity.why_waiting(run, self._refusals.get(run.run_id, {}))
@@ -509,12 +514,12 @@ class SchedulerState:
         higher = (head for head in heads if head.priority > entry.priority)
         if any(key in self._capacity.keys_for(head.target) for head in higher):
             return "A run of higher priority goes first"
-        if entry.tag is None:
+        if entry.target is None:
             return None
-        if all(each != key for _, each in self._capacity.ready(entry.tag)):
+        if all(each != key for _, each in self._capacity.ready(entry.target)):
             return "The instance is away"
         refused_by = frozenset(self._refusals.get(entry.run.run_id, ()))
-        is_another_idle = any(each.ahead == 0 for each in self._capacity.candidates(entry.tag, refused_by))
+        is_another_idle = any(each.ahead == 0 for each in self._capacity.candidates(entry.target, refused_by))
         return "Another instance has nothing to do" if is_another_idle and not heads else None
 
     def _forget_old_refusals(self, at: datetime) -> None:
@@ -530,8 +535,8 @@ class SchedulerState:
 
     def _monitor_instructions(self) -> tuple[MonitorInstance, ...]:
         """Monitors the instances that runs wait for or use."""
-        tags = {head.target.tag for head in self._pending.heads() if isinstance(head.target, AnyWithTag)}
-        tagged = (each for tag in tags for each in self._capacity.with_tag(tag))
+        targets = {head.target for head in self._pending.heads() if isinstance(head.target, AnyWithTag)}
+        tagged = (each for target in targets for each in self._capacity.allowed(target))
         used = (
             self._capacity.instance(each.run.instance_id)
             for each in self._active_entries.values()
@@ -653,11 +658,25 @@ def _target_of(run: Run) -> QueueTarget:
     """Raises: InvalidAddress."""
     match run.request.target:
         case AnyInstance(tag=tag):
-            return AnyWithTag(tag=tag)
+            return _any_target(tag, run.request.part)
         case InstanceId(instance_id=instance_id):
             return NamedInstance(instance_id=instance_id)
         case _:
             return AtAddress(key=key_of(run))
+
+
+def any_target_of(run: Run) -> AnyWithTag | None:
+    """The target of a run for `any`; None for other runs."""
+    tag = tag_of(run.request.target)
+    return None if tag is None else _any_target(tag, run.request.part)
+
+
+def _any_target(tag: str, part: PartOrder | None) -> AnyWithTag:
+    if part is None:
+        return AnyWithTag(tag=tag)
+    return AnyWithTag(
+        tag=tag, among=part.among, without=part.without, first=part.first, parent_id=part.parent_id
+    )
 
 
 def _stagger_of(run: Run) -> Stagger | None:

@@ -211,7 +211,9 @@ class BatchService:
         if not self._is_accepted(batch_id) or self._batches.get(batch_id).on_error is not OnError.STOP:
             return
         waiting = [
-            run for run in self._store.of_batch(batch_id) if not run.is_finished and run.prompt_id is None
+            run
+            for run in self._store.of_batch(batch_id)
+            if run.status is RunStatus.QUEUED and run.prompt_id is None
         ]
         reason = f"Not started: the run {failed_id} of the same batch has failed"
         self._service.cancel_all([run.run_id for run in reversed(waiting)], reason)

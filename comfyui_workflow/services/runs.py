@@ -1,16 +1,18 @@
 """Service for runs: submit, read, cancel, prioritize, retry. Every API uses it."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import accumulate
 from threading import Lock
 from typing import Any, TypeVar
 
-from comfyui_workflow.errors import RunConflict
+from comfyui_workflow.errors import RunConflict, RunNotFound
 from comfyui_workflow.runs.active import Underway, underway
 from comfyui_workflow.runs.events import (
     CancelRequested,
+    NoticeAdded,
     PriorityChanged,
     RetryRequested,
     RunResumed,
@@ -25,10 +27,12 @@ from comfyui_workflow.runs.model import (
     time_of_id,
 )
 from comfyui_workflow.runs.nodes import planned_nodes
+from comfyui_workflow.runs.parts import PartsOrder, PartState
 from comfyui_workflow.runs.retryability import retry_refusal
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.duration_estimates import DurationEstimates
+from comfyui_workflow.services.part_requests import part_request
 from comfyui_workflow.stores.base import BillableRun, RunStore, Wanted
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.workflows.graph import sink_ids
@@ -82,22 +86,54 @@ class RunService:
         `api_keys`: for nodes that call a service of Comfy.org, one for each request, or none at all.
         `idempotency_key`: makes a single run known under this key. Ids sort in the order of the requests.
         Raises: StoreError; then no run was saved."""
-        at, plans, runs = now(), dict[int, _Plan](), []
-        id_at = self._id_time(at, len(requests))
-        for number, request in enumerate(requests):
-            workflow = id(request.workflow)  # requests of one batch share the workflow object
-            if workflow not in plans:
-                plans[workflow] = _plan(request.workflow)
-            later = timedelta(microseconds=number)
+        at, plans, runs, parts = now(), _Plans(), list[Run](), list[Run]()
+        counts = [1 + (request.parts.count if request.parts else 0) for request in requests]
+        id_at = self._id_time(at, sum(counts))
+        for request, first in zip(requests, accumulate(counts, initial=0), strict=False):
+            later = timedelta(microseconds=first)
             run_id = new_run_id(id_at + later, idempotency_key)
-            runs.append(_new_run(request, at + later, plans[workflow], run_id))
+            run, own = _with_parts(
+                _new_run(request, at + later, plans.of(request), run_id), id_at + later, plans
+            )
+            runs.append(run)
+            parts += own
         keys = {run.run_id: key for run, key in zip(runs, api_keys, strict=False) if key is not None}
-        self._journal.add_all(runs, keys)
+        keys |= {part.run_id: keys[each] for part in parts if (each := part.request.parent_id) in keys}
+        self._journal.add_all([*runs, *parts], keys)
         return runs
 
     def start(self, runs: Sequence[Run]) -> None:
+        """Starts saved runs. Of a run with parts only these are started."""
         for run in runs:
+            self._start(run)
+
+    def _start(self, run: Run) -> None:
+        if run.waits_for_parts:
+            for part in run.current_parts:
+                self._executor.start(part.run_id)
+        else:
             self._executor.start(run.run_id)
+
+    def add_part(self, parent: Run, part: PartState, without: tuple[str, ...]) -> None:
+        """Saves and starts a part that the record of its run names, unless it exists. Its API key and
+        credentials are those of the run. Raises: StoreError."""
+        if self._store.get(part.run_id) is None:
+            run = self.save_part(parent, part, without)
+            self._executor.start(run.run_id)
+
+    def save_part(self, parent: Run, part: PartState, without: tuple[str, ...] = ()) -> Run:
+        """Saves a part without starting it. Raises: StoreError."""
+        secrets = self._journal.url_secrets(parent.run_id)
+        order = parent.request.parts or PartsOrder(count=1)
+        request = part_request(parent.run_id, parent.request, order, part.number, without)
+        request = replace(request, secrets=secrets)
+        run = _new_run(request, now(), _plan(request.workflow), part.run_id)
+        self._journal.add(replace(run, priority=parent.priority), self._journal.api_key(parent.run_id))
+        return run
+
+    def new_part_id(self) -> str:
+        """Returns the id of a part that is about to be added."""
+        return new_run_id(self._id_time(now()))
 
     def get(self, run_id: str) -> Run:
         """Returns the current state of a run. A waiting run has its queue position. Raises: RunNotFound."""
@@ -142,7 +178,7 @@ class RunService:
         return self._estimates.expected_s(summary_of(run) if isinstance(run, Run) else run)
 
     def unfinished_count(self) -> int:
-        return len(self._store.unfinished())
+        return sum(run.request.parent_id is None for run in self._store.unfinished())
 
     def unfinished(self) -> list[Run]:
         """Returns the unfinished runs, oldest first."""
@@ -154,7 +190,7 @@ class RunService:
 
     def underway(self) -> Underway:
         """Returns the unfinished runs, grouped into executing and waiting, each in its current state."""
-        found = underway(self._store.unfinished())
+        found = underway(run for run in self._store.unfinished() if run.request.parent_id is None)
         return replace(
             found,
             executing=tuple(map(self._with_queue_status, found.executing)),
@@ -173,8 +209,18 @@ class RunService:
         if self.get(run_id).is_finished:
             raise RunConflict(f"The run is already finished: {run_id}")
         run = self._journal.record(run_id, CancelRequested(reason=reason))
-        self._executor.recheck(run_id)
+        self._recheck(run, lambda part_id: self.cancel(part_id, reason))
         return run
+
+    def _recheck(self, run: Run, change: Callable[[str], object]) -> None:
+        """Call it when the run was cancelled or its priority has changed: the same happens to its parts. A
+        run that waits for them is not known to the executor, and ends after them."""
+        if not run.waits_for_parts:
+            self._executor.recheck(run.run_id)
+            return
+        for part in run.current_parts:
+            with suppress(RunConflict, RunNotFound):  # it has finished, or is not saved yet
+                change(part.run_id)
 
     def cancel_if_queued(self, run_id: str) -> bool:
         """Cancels the run if it is still queued. True if this call requested the cancellation.
@@ -182,7 +228,8 @@ class RunService:
         Raises: RunNotFound, StoreError."""
         is_requested = self._journal.is_changed_by(run_id, CancelRequested(unless_begun=True))
         if is_requested:
-            self._executor.recheck(run_id)
+            run = self._journal.get(run_id)
+            self._recheck(run, self.cancel)
         return is_requested
 
     def cancel_all(self, run_ids: Sequence[str], reason: str | None = None) -> int:
@@ -198,6 +245,10 @@ class RunService:
                 done += 1
         return done
 
+    def add_notice(self, run_id: str, message: str) -> None:
+        """Raises: RunNotFound."""
+        self._journal.record(run_id, NoticeAdded(message=message))
+
     def prioritize(self, run_id: str, priority: int) -> Run:
         """Sets the priority. Among runs that wait for the same instance, the highest priority runs first.
 
@@ -205,17 +256,14 @@ class RunService:
         if self.get(run_id).is_finished:
             raise RunConflict(f"The run is already finished: {run_id}")
         run = self._journal.record(run_id, PriorityChanged(priority=priority))
-        self._executor.recheck(run_id)
+        self._recheck(run, lambda part_id: self.prioritize(part_id, priority))
         return run
 
     def _submit(
         self, request: RunRequest, idempotency_key: str | None = None, *, api_key: str | None = None
     ) -> Run:
-        at = now()
-        run_id = new_run_id(self._id_time(at), idempotency_key)
-        run = _new_run(request, at, _plan(request.workflow), run_id)
-        self._journal.add(run, api_key)
-        self._executor.start(run.run_id)
+        run = self.save_all([request], [api_key], idempotency_key)[0]
+        self._start(run)
         return run
 
     def _id_time(self, at: datetime, count: int = 1) -> datetime:
@@ -245,7 +293,8 @@ class RunService:
         if refusal is not None:
             raise RunConflict(refusal)
         run = self._journal.record(run_id, RetryRequested())
-        self._executor.start(run_id)
+        if not run.waits_for_parts:  # else its parts continue
+            self._executor.start(run_id)
         return run
 
     def learn(self) -> None:
@@ -256,7 +305,7 @@ class RunService:
         """Resumes every unfinished run except those in `held_back`. Returns their number. Called at start."""
         self._journal.resume_run(run.run_id for run in self._store.unfinished())
         unfinished = [run for run in self._store.unfinished() if run.run_id not in held_back]
-        for run in unfinished:
+        for run in (run for run in unfinished if not run.waits_for_parts):
             if run.executes_since is not None:
                 self._journal.record(run.run_id, RunResumed())
             self._executor.start(run.run_id)
@@ -276,6 +325,34 @@ class _Plan:
 
     nodes: tuple[NodeProgress, ...]
     graph_signature: str
+
+
+class _Plans:
+    """The plans of several requests. Requests of one batch, and parts of one run, share the workflow
+    object."""
+
+    def __init__(self) -> None:
+        self._by_workflow: dict[int, _Plan] = {}
+
+    def of(self, request: RunRequest) -> _Plan:
+        workflow = request.workflow
+        if id(workflow) not in self._by_workflow:
+            self._by_workflow[id(workflow)] = _plan(workflow)
+        return self._by_workflow[id(workflow)]
+
+
+def _with_parts(run: Run, id_at: datetime, plans: _Plans) -> tuple[Run, list[Run]]:
+    """Returns the run with its parts named, and the parts. Their ids follow that of the run."""
+    order = run.request.parts
+    if order is None:
+        return run, []
+    parts = list[Run]()
+    for number in range(order.count):
+        later = timedelta(microseconds=number + 1)
+        request = part_request(run.run_id, run.request, order, number)
+        parts.append(_new_run(request, run.queue_time, plans.of(request), new_run_id(id_at + later)))
+    states = (PartState(run_id=each.run_id, number=number) for number, each in enumerate(parts))
+    return replace(run, parts=tuple(states)), parts
 
 
 def _plan(workflow: Workflow) -> _Plan:

@@ -91,7 +91,7 @@ class RunStore(Protocol):
         Raises: RunNotFound; StoreError if the change must be saved and cannot be; then nothing changed."""
 
     def latest(self) -> Run | None:
-        """Returns the run that was added last."""
+        """Returns the run that was added last, without parts of others."""
 
     def unfinished(self) -> list[Run]:
         """Returns all unfinished runs, oldest first."""

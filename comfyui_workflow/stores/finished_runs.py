@@ -10,7 +10,7 @@ from comfyui_workflow.runs.model import Stay
 from comfyui_workflow.stores.sorted_ids import SortedIds
 from comfyui_workflow.stores.summary_keys import SummaryKeys
 
-_ROW = Struct("=7I5d")
+_ROW = Struct("=8I5d")
 """The number of each text; each number or time, NaN for None."""
 _BATCH = 5
 _in_order: Callable[..., SummaryKeys] = SummaryKeys
@@ -37,9 +37,9 @@ class FinishedRuns:
         if number == _NO_ROW:
             return None
         row = _ROW.unpack_from(self._rows, number * _ROW.size)
-        texts, stays = self._texts.texts(row[:7]), self._stays.get(number, ())
-        numbers, times = map(_number, row[7:10]), map(_time, row[10:])
-        return _in_order(self._ids[position], *texts, *numbers, stays, *times)
+        *texts, parent_id = self._texts.texts(row[:8])
+        numbers, stays, times = map(_number, row[8:11]), self._stays.get(number, ()), map(_time, row[11:])
+        return _in_order(self._ids[position], *texts, *numbers, stays, *times, parent_id)
 
     def batch_id(self, position: int) -> str | None:
         """Returns the batch of a finished run."""
@@ -73,6 +73,7 @@ class FinishedRuns:
             number(keys.instance_name),
             number(keys.batch_id),
             number(keys.graph_signature),
+            number(keys.parent_id),
             nan if keys.prompt_s is None else keys.prompt_s,
             nan if keys.price_per_hour is None else keys.price_per_hour,
             keys.gpu_s,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from comfyui_workflow.runs.model import Run, idempotency_key_of
-from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, RunSummary, summary_of
+from comfyui_workflow.runs.summary import EVERY_LISTED_RUN, EVERY_RUN, RunFilter, RunSummary, summary_of
 from comfyui_workflow.stores.base import BillableRun, Wanted
 from comfyui_workflow.stores.bitset import Bits, Positions, below, bits_of, highest_first, union
 from comfyui_workflow.stores.finished_runs import FinishedRuns
@@ -46,6 +46,7 @@ class RunIndex:
         self._ids = SortedIds()
         self._unfinished: dict[str, str | None] = {}
         """Batch ids by run id."""
+        self._unfinished_parts: set[str] = set()
         self._finished = FinishedRuns(self._ids)
         self._batches: dict[str, SortedIds] = {}
         self._changes: Counter[str] = Counter()
@@ -53,7 +54,7 @@ class RunIndex:
         self._index = _Index()
         self._ids_by_key: dict[str, str] = {}
 
-    def add(self, run_id: str, batch_id: str | None) -> None:
+    def add(self, run_id: str, batch_id: str | None, *, is_part: bool = False) -> None:
         """Adds an unfinished run. Idempotent. A finished run becomes unfinished."""
         with self._lock:
             position = self._add_id(run_id, batch_id)
@@ -61,6 +62,8 @@ class RunIndex:
             if known is not None:
                 self._finished.remove(position)
                 self._index.remove(position, known)
+            if is_part:
+                self._unfinished_parts.add(run_id)
             if run_id not in self._unfinished:
                 self._unfinished[run_id] = batch_id
                 self._count_change(batch_id, +1)
@@ -96,6 +99,7 @@ class RunIndex:
             self._index.add(position, keys)
             was_unfinished = keys.run_id in self._unfinished
             self._unfinished.pop(keys.run_id, None)
+            self._unfinished_parts.discard(keys.run_id)
             self._count_change(keys.batch_id, -1 if was_unfinished else 0)
 
     def batch_stamp(self, batch_id: str) -> int | None:
@@ -118,6 +122,16 @@ class RunIndex:
     def latest_id(self) -> str | None:
         with self._lock:
             return self._ids[-1] if self._ids else None
+
+    def latest_listed_id(self) -> str | None:
+        """Returns the greatest id of a run that is no part of another one."""
+        return next(self.listed_ids(), None)
+
+    def listed_ids(self) -> Iterator[str]:
+        """Yields the ids of the runs that are no part of another one, newest first."""
+        with self._lock:
+            positions = highest_first(self._listed_bits())
+        return map(self._id_at, positions)
 
     def by_idempotency_key(self, key: str) -> str | None:
         with self._lock:
@@ -145,6 +159,9 @@ class RunIndex:
         if wanted == EVERY_RUN:
             with self._lock:
                 return len(self._ids)
+        if wanted == EVERY_LISTED_RUN:
+            with self._lock:
+                return self._listed_bits().bit_count()
         return self._bits_wanted(wanted).bit_count()
 
     def _select(self, before: str | None, wanted: Wanted) -> Iterator[RunSummary]:
@@ -179,6 +196,9 @@ class RunIndex:
     def _bits_wanted(self, wanted: Wanted) -> int:
         """Returns the positions of the wanted runs. Checks the summaries of the unfinished runs; of all runs
         if `wanted` is a function."""
+        if wanted in (EVERY_RUN, EVERY_LISTED_RUN):
+            with self._lock:
+                return self._listed_bits() if wanted == EVERY_LISTED_RUN else below(len(self._ids))
         if not isinstance(wanted, RunFilter):
             ids = self.newest_ids()
             return self._bits_of([each for each in ids if self._is_wanted(each, wanted)])
@@ -189,8 +209,15 @@ class RunIndex:
             found = self._finished_wanted(wanted)
             return found | bits_of(map(self._position, matching))
 
+    def _listed_bits(self) -> int:
+        """Returns the positions of all runs that are no part of another one. The caller holds the lock."""
+        parts = self._index.parts | bits_of(map(self._position, self._unfinished_parts))
+        return below(len(self._ids)) & ~parts
+
     def _finished_wanted(self, wanted: RunFilter) -> int:
         found = self._index.with_status(wanted.statuses)
+        if not wanted.with_parts:
+            found &= ~self._index.parts
         if wanted.batch_id is not None:
             found &= self._batch_bits(wanted.batch_id)
         if wanted.instance is not None:
@@ -273,18 +300,28 @@ class _Index:
         self._statuses: defaultdict[str, Bits] = defaultdict(Bits)
         self._names: defaultdict[str, Positions] = defaultdict(Positions)
         self._instances: defaultdict[str, Positions] = defaultdict(Positions)
+        self._parts = Positions()
+
+    @property
+    def parts(self) -> int:
+        """Positions of the runs that are parts of others."""
+        return union([self._parts])
 
     def add(self, position: int, keys: SummaryKeys) -> None:
         self._statuses[keys.status].add(position)
         self._names[sys.intern(keys.workflow_name.casefold())].add(position)
         for word in instance_words(keys):
             self._instances[word].add(position)
+        if keys.parent_id is not None:
+            self._parts.add(position)
 
     def remove(self, position: int, keys: SummaryKeys) -> None:
         self._statuses[keys.status].discard(position)
         self._names[keys.workflow_name.casefold()].discard(position)
         for word in instance_words(keys):
             self._instances[word].discard(position)
+        if keys.parent_id is not None:
+            self._parts.discard(position)
 
     def with_status(self, statuses: Iterable[str]) -> int:
         """Returns the positions of runs with one of these statuses; of all finished runs if there is none."""

@@ -36,6 +36,7 @@ class RunJournal:
         self._clock = clock
         self._changed = threading.Condition()
         self._before_adding: list[Callable[[Sequence[Run]], None]] = []
+        self._on_status: list[Callable[[Run], None]] = []
         self._on_finish: list[Callable[[Run], None]] = []
         self._on_reopening: list[Callable[[Run], None]] = []
         self._resumed: set[str] = set()
@@ -58,6 +59,10 @@ class RunJournal:
         """Registers a callback for new runs, called before they are saved. If it raises a StoreError,
         they are not added."""
         self._before_adding.append(before_adding)
+
+    def listen_for_statuses(self, on_status: Callable[[Run], None]) -> None:
+        """Registers a callback for each change of a status, called as with `listen`, before the others."""
+        self._on_status.append(on_status)
 
     def listen(self, on_finish: Callable[[Run], None]) -> None:
         """Registers a callback for each run that has finished, called in the thread that recorded the end."""
@@ -129,7 +134,11 @@ class RunJournal:
             self._api_keys.forget(run_id)
         if run.is_finished and not needs_url_secrets(run):
             self._url_secrets.forget(run_id)
-        self._wake(is_status_change=run.status is not before[0].status)
+        is_status_change = run.status is not before[0].status
+        self._wake(is_status_change=is_status_change)
+        if is_status_change:
+            for callback in self._on_status:
+                callback(run)
         if run.is_finished is not before[0].is_finished:
             for callback in self._on_finish if run.is_finished else self._on_reopening:
                 callback(run)

@@ -41,7 +41,7 @@ class MemoryRunStore:
     def add_all(self, runs: Sequence[Run]) -> None:
         for run in runs:
             self._runs[run.run_id] = KeptRun(run=run)
-            self._index.add(run.run_id, run.request.batch_id)
+            self._index.add(run.run_id, run.request.batch_id, is_part=run.request.parent_id is not None)
 
     def get(self, run_id: str) -> Run | None:
         kept = self._runs.get(run_id)
@@ -64,7 +64,7 @@ class MemoryRunStore:
             return kept.run
 
     def latest(self) -> Run | None:
-        return next(iter(self.page(1)), None)
+        return next(map(self.get, self._index.listed_ids()), None)
 
     def unfinished(self) -> list[Run]:
         return [run for run in reversed(self.page(len(self._runs))) if not run.is_finished]

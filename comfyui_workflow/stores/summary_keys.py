@@ -30,6 +30,7 @@ class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
     start_time: datetime | None = None
     """None if `gpu_s` is not 0, which already shows that the run has begun."""
     end_time: datetime | None = None
+    parent_id: str | None = None
 
     def __post_init__(self) -> None:
         self.workflow_name = sys.intern(self.workflow_name)
@@ -39,6 +40,7 @@ class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
         self.instance_name = _interned(self.instance_name)
         self.batch_id = _interned(self.batch_id)
         self.graph_signature = _interned(self.graph_signature)
+        self.parent_id = _interned(self.parent_id)
         self.prompt_s = self.gpu_s if self.prompt_s == self.gpu_s else self.prompt_s
         self.start_time = None if self.gpu_s else self.start_time
 

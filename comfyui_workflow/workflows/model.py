@@ -52,3 +52,7 @@ class GraphRequest:
     seed_mode: SeedMode = SeedMode.SAVED
     provision: bool = False
     """What the instance lacks may be downloaded there, and a loader may have a URL in place of a name."""
+    seed_series: str | None = None
+    """Requests with the same text here draw the same random values. None: every request draws its own."""
+    seed_step: int = 0
+    """Added to every seed after all values are set and drawn."""

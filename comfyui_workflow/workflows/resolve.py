@@ -12,7 +12,13 @@ from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
 from comfyui_workflow.workflows.seed_mode import SeedMode
-from comfyui_workflow.workflows.seeds import Draw, resolve_widget_value, with_new_seeds, with_random_seeds
+from comfyui_workflow.workflows.seeds import (
+    Draw,
+    resolve_widget_value,
+    with_new_seeds,
+    with_random_seeds,
+    with_stepped_seeds,
+)
 
 
 def resolve_graph(
@@ -21,7 +27,8 @@ def resolve_graph(
     """Returns the graph to submit.
 
     It is the request's own graph object if nothing has to change. The `inputs` of the request are set last,
-    so they override drawn seeds; a seed of -1 is drawn last. Raises: InvalidRequest.
+    so they override drawn seeds; a seed of -1 is drawn last, and then the step of the request is added to
+    every seed. Raises: InvalidRequest.
     """
     graph = request.workflow.graph
     if needs_conversion(request):
@@ -29,7 +36,8 @@ def resolve_graph(
     elif request.seed_mode is SeedMode.RANDOMIZE:  # a graph has no "control after generate"
         graph = with_new_seeds(graph, definitions, draw)
     graph = with_inputs(graph, request.inputs, definitions) if request.inputs else graph
-    return with_random_seeds(graph, definitions, draw)
+    graph = with_random_seeds(graph, definitions, draw)
+    return with_stepped_seeds(graph, definitions, request.seed_step) if request.seed_step else graph
 
 
 def preliminary_graph(request: GraphRequest) -> Graph:

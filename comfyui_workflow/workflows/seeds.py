@@ -1,6 +1,6 @@
 """Values of seeds, and of other inputs with "control after generate", when a workflow is queued."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -51,17 +51,40 @@ def with_random_seeds(graph: Graph, definitions: Definitions, draw: Draw) -> Gra
     return {**graph, **changed} if changed else graph
 
 
+def with_stepped_seeds(graph: Graph, definitions: Definitions, step: int) -> Graph:
+    """Returns the graph with `step` added to every seed; after the greatest value comes the least."""
+    return {node_id: _with_stepped_seeds(node, definitions, step) for node_id, node in graph.items()}
+
+
+def _with_stepped_seeds(node: Mapping[str, Any], definitions: Definitions, step: int) -> dict[str, Any]:
+    inputs = dict(node.get("inputs") or {})
+    for each in _seeds_of(node, definitions):
+        if isinstance(inputs[each.name], int):
+            least, most = _limits(each)
+            inputs[each.name] = least + (inputs[each.name] - least + step) % max(1, most - least + 1)
+    return {**node, "inputs": inputs}
+
+
+def _seeds_of(node: Mapping[str, Any], definitions: Definitions) -> list[InputDefinition]:
+    """Returns the inputs that are numbers with "control after generate", and have a number here."""
+    definition, inputs = definitions.get(node["class_type"]), node.get("inputs") or {}
+    declared = list(declared_inputs(definition, dict(inputs))) if definition else []
+    return [
+        each
+        for each in declared
+        if each.control_count and each.choices is None and _is_number(inputs.get(each.name))
+    ]
+
+
 def _is_unsigned_seed(definition: InputDefinition) -> bool:
     is_seed = definition.type == "INT" and definition.control_count > 0
     return is_seed and "min" in definition.options and _limits(definition)[0] >= 0
 
 
 def _with_new_seeds(node: dict[str, Any], definitions: Definitions, draw: Draw) -> dict[str, Any]:
-    definition = definitions.get(node["class_type"])
     inputs = dict(node.get("inputs") or {})
-    for each in list(declared_inputs(definition, inputs)) if definition else ():
-        if each.control_count and each.choices is None and _is_number(inputs.get(each.name)):
-            inputs[each.name] = _changed_number(each, inputs[each.name], "randomize", draw)
+    for each in _seeds_of(node, definitions):
+        inputs[each.name] = _changed_number(each, inputs[each.name], "randomize", draw)
     return {**node, "inputs": inputs}
 
 

@@ -4,7 +4,7 @@ import { RUNS, load } from "../api.js";
 import { el } from "../dom.js";
 import { gallery } from "../gallery.js";
 import { bar, button, chip, empty, pace, time, tookOf } from "../components.js";
-import { toHome, toInstances, toStart } from "../route.js";
+import { toHome, toInstances, toRun, toStart } from "../route.js";
 import { timeline } from "../timeline.js";
 import * as labels from "../labels.js";
 
@@ -38,10 +38,19 @@ export function draw({ run, graph, learnedAt }) {
       el("section.stage", { "data-key": "stage", "aria-label": isOver ? "Results" : "Latest preview" }, stage(run)),
       el("section.nodes", { "data-key": "nodes", "aria-labelledby": "nodes" }, el("h2", { id: "nodes" }, "Nodes"),
         nodeList(run.nodes, isOver))),
+    run.children.length ? partList(run.children) : null,
     isOver ? timeline(run.nodes) : null,
     facts(run),
     graphPart(graph),
   ];
+}
+
+/** The parts of a run on several instances; each is a run of its own. */
+function partList(parts) {
+  return el("section.parts", { "data-key": "parts", "aria-labelledby": "parts" }, el("h2", { id: "parts" }, "Parts"),
+    el("ol.plain", {}, parts.map((part) => el("li.line", { "data-key": part.workflow_id },
+      el("a", { href: toRun(part.workflow_id) }, `Part ${part.part}`), " ", chip(part.status), " ",
+      el("span.quiet", {}, part.instance ?? "", part.error_message ? `: ${part.error_message}` : "")))));
 }
 
 function head(run) {

@@ -1,5 +1,6 @@
 """Fixtures: the API with runs in memory that are never executed."""
 
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.custom_workflows.service import CustomWorkflows
+from comfyui_workflow.services.distributed import DistributedService
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.model_downloads import ModelDownloads
@@ -163,6 +165,7 @@ def parts_of(
     return ApiServices(
         notifier=RunNotifier(tools),
         service=service,
+        distributed=DistributedService(service, store, settings.data_dir / "parts", uuid.uuid4),
         batches=BatchService(journal, store, service, batches),
         jobs=create_jobs(
             settings=settings,

@@ -16,6 +16,7 @@ from bench import (
     open_pages,
     quick_commands,
     saving,
+    spread,
     transfer_rows,
     tunnel_latency,
     waiting_runs,
@@ -44,6 +45,7 @@ PARTS: dict[str, Part] = {
     "first sight": lambda testbed: first_sight.rows(testbed, 1, finished=(50,)),
     "jobs": lambda testbed: jobs.rows(testbed, 1, jobs.Size(running=2, requests=4)),
     "quick commands": lambda testbed: quick_commands.rows(testbed, 1, repetitions=1, listed=5),
+    "spread": lambda testbed: spread.rows(testbed, 1, machines=2, steps=2),
     "saving": lambda testbed: saving.rows(testbed, 1, few=1, many=3),
 }
 

@@ -305,3 +305,19 @@ def test_the_key_of_comfy_org_goes_with_the_run_and_is_not_stored(
     assert running[3]["api_key_comfy_org"] == key
     assert key not in json.dumps(dashboard.server.get(f"/{run_id}/request"))
     dashboard.server.post(f"/{run_id}/cancel")
+
+
+def test_a_workflow_is_started_in_several_parts(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    prepare(dashboard, sandbox, tmp_path, seed=20, steps=1)
+    dashboard.page.get_by_text("Name, seeds, priority").click()
+    dashboard.page.get_by_label("Parts").fill("2")
+    dashboard.press("Start")
+    dashboard.until_chip("Completed")
+    parts = dashboard.page.get_by_role("region", name="Parts").get_by_role("listitem")
+    expect(parts).to_have_count(2)
+    expect(dashboard.page.get_by_role("region", name="Results").locator("img")).to_have_count(2)
+    parts.last.get_by_role("link").click()
+    dashboard.until_chip("Completed")
+    assert sampler_of(dashboard)["seed"] == 21

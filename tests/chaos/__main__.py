@@ -4,6 +4,7 @@ broken.
 python -m tests.chaos --tries 20 [--only NAME] [--jobs 2]
 python -m tests.chaos --tries 100 --only "power cut" --jobs 6
 python -m tests.chaos --soak 500
+python -m tests.chaos --parts 10
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.harness import Stage, Verdict
+from tests.chaos.parts import parts_matrix
 from tests.chaos.report import kinds_table, said, table
 from tests.chaos.soak import soak
 from tests.chaos.steps import Step
@@ -27,6 +29,8 @@ Work = "queue.SimpleQueue[tuple[Fault, Step]]"
 def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
+        if options.parts:
+            return parts_matrix(Path(directory), options.parts)
         if options.soak:
             return soak(Path(directory), options.soak)
         return _matrix(Path(directory), options)
@@ -39,6 +43,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="number of parallel stages")
     parser.add_argument("--refused-s", type=float, default=30.0, help="how long connections are refused")
     parser.add_argument("--soak", type=int, metavar="RUNS", help="instead: RUNS runs on one server")
+    parser.add_argument(
+        "--parts",
+        type=int,
+        metavar="TRIES",
+        help="instead: runs over several instances, TRIES for each victim",
+    )
     return parser.parse_args()
 
 

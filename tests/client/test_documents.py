@@ -21,6 +21,7 @@ PAIRS: list[tuple[type[documents.Document], type[BaseModel]]] = [
     (documents.TransferDocument, schemas.Transfer),
     (documents.ProgressDocument, schemas.RunProgress),
     (documents.SummaryDocument, schemas.RunLine),
+    (documents.PartDocument, schemas.RunPart),
     (documents.FindingDocument, schemas.Finding),
     (documents.MissingModelDocument, schemas.MissingModel),
     (documents.MissingPackDocument, schemas.MissingPack),

@@ -13,6 +13,7 @@ RUN_PAGES = (
     "docs/how-to/behind-a-proxy.md",
     "docs/how-to/many-machines.md",
     "docs/how-to/missing-models.md",
+    "docs/how-to/one-render-many-machines.md",
     "docs/how-to/other-programs.md",
     "docs/how-to/service.md",
     "docs/how-to/storage.md",

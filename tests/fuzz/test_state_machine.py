@@ -26,6 +26,7 @@ from comfyui_workflow.runs.events import (
 )
 from comfyui_workflow.runs.model import NodeStatus, OutputFile, Phase, Placement, Run, RunStatus
 from comfyui_workflow.runs.nodes import planned_nodes
+from comfyui_workflow.runs.parts import PartState
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import summary_of
 from comfyui_workflow.workflows.graph import sink_ids
@@ -65,7 +66,19 @@ PLACEMENTS = [
     )
     for name, price in (("a", None), ("b", 0.5))
 ]
+part_states = st.builds(
+    PartState,
+    run_id=st.sampled_from(["p0", "p1", "p2"]),
+    number=st.integers(0, 2),
+    status=st.sampled_from(RunStatus),
+    gpu_s=st.floats(0, 1e6),
+    cost=st.none() | st.floats(0, 1e6),
+)
 happened: st.SearchStrategy[Event] = st.one_of(
+    st.builds(events.PartAdded, part=part_states),
+    st.builds(events.PartChanged, part=part_states),
+    st.builds(events.PartsCompleted, outputs=many_outputs, placement=st.none() | st.sampled_from(PLACEMENTS)),
+    st.builds(events.PartsGathered, graph=st.just({}), files=st.just(("/f",)), outputs=many_outputs),
     st.builds(
         events.PhaseEntered,
         phase=st.sampled_from([p for p in Phase if p is not Phase.FINISHED]),
@@ -150,7 +163,9 @@ def check(run: Run) -> None:
     assert run.start_time is None or run.queue_time <= run.start_time <= (run.end_time or run.last_update)
     assert run.gpu_since is None or run.status is RunStatus.EXECUTING
     assert len({output.key for output in run.outputs}) == len(run.outputs)
-    assert decode_run(encode_request(run.request), encode_run(run)) == run
+    stored = replace(run, prepared_graph=None)  # a file of its own
+    assert decode_run(encode_request(run.request), encode_run(run)) == stored
+    assert not (run.waits_for_parts and (run.is_finished or run.are_parts_done))
     summary = summary_of(run)
     assert decode_summary(encode_summary(summary)) == summary
     progress, line = progress_document(run), summary_document(summary)

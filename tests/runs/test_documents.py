@@ -38,6 +38,8 @@ NOT_OF_THE_TREE = {
     "outputs_lost",
     "no_instance",
     "refused",
+    "parts_failed",
+    "instance_lost",
     "http",
 }
 

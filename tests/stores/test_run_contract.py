@@ -15,12 +15,14 @@ from comfyui_workflow.runs.events import (
     ExecutionEnded,
     ExecutionStarted,
     NoticeAdded,
+    PartsGathered,
     PromptPrepared,
     RetryRequested,
     RunCompleted,
     RunFailed,
 )
 from comfyui_workflow.runs.model import OutputFile, Run, RunStatus, Stay, new_run_id
+from comfyui_workflow.runs.parts import PartOrder, PartState
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, summary_of
 from comfyui_workflow.runs.target import InstanceId
@@ -248,3 +250,65 @@ def test_a_finished_run_can_be_taken_up_again(store: RunStore) -> None:
     assert [r.status for r in store.unfinished()] == [RunStatus.QUEUED]
     journal.record(run.run_id, RunCompleted())
     assert journal.get(run.run_id).status is RunStatus.COMPLETED
+
+
+def test_parts_are_hidden_from_lists_unless_they_are_asked_for(store: RunStore) -> None:
+    parent, child, other = run_number(1), part_of(run_number(2), run_number(1)), run_number(3)
+    late = part_of(run_number(4), run_number(1))
+    store.add_all([parent, child, other])
+    store.add(late)
+    for _ in range(2):  # while they are unfinished, and afterwards
+        assert shown(store, RunFilter()) == [other.run_id, parent.run_id]
+        assert shown(store, EVERY_RUN) == [late.run_id, other.run_id, child.run_id, parent.run_id]
+        assert (store.count(RunFilter()), store.count()) == (2, 4)
+        assert shown(store, RunFilter(name_contains="test")) == [other.run_id, parent.run_id]
+        assert [run.run_id for run in store.grouped(None, None, RunFilter())] == [other.run_id, parent.run_id]
+        latest = store.latest()
+        assert latest is not None
+        assert latest.run_id == other.run_id
+        assert store.latest_id() == late.run_id
+        for run in (parent, child, other, late):
+            store.update(run.run_id, lambda run: apply(run, RunCompleted(), AT), Durability.MUST)
+    reopened = store.update(
+        child.run_id, lambda run: replace(run, status=RunStatus.QUEUED, end_time=None), Durability.MUST
+    )
+    assert not reopened.is_finished
+    assert shown(store, RunFilter()) == [other.run_id, parent.run_id]
+
+
+def part_of(run: Run, parent: Run) -> Run:
+    order = PartOrder(parent_id=parent.run_id, number=0)
+    return replace(run, request=replace(run.request, part=order))
+
+
+def shown(store: RunStore, wanted: Wanted) -> list[str]:
+    return [summary.run_id for summary in store.summaries(wanted=wanted)]
+
+
+def test_parts_stay_hidden_after_a_restart(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    parent, child = run_number(1), part_of(run_number(2), run_number(1))
+    store.add_all([parent, child])
+    store.update(child.run_id, lambda run: apply(run, RunCompleted(), AT), Durability.MUST)
+    store.close()
+    again = opened(tmp_path)
+    assert shown(again, RunFilter()) == [parent.run_id]
+    assert again.get(child.run_id) is not None
+    request = (tmp_path / "data" / "runs" / "finished" / child.run_id / "request.json").read_bytes()
+    assert request.startswith(b'{"version":2,')
+    again.close()
+
+
+def test_a_gathered_graph_is_kept_before_it_is_submitted(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    run = replace(run_number(1), parts=(PartState(run_id="p", number=0),))
+    store.add(run)
+    graph = {"1": {"class_type": "SaveImage", "inputs": {}}}
+    gathered = PartsGathered(graph=graph, files=("/f.png",))
+    store.update(run.run_id, lambda run: apply(run, gathered, AT), Durability.SYNCED)
+    store.close()
+    again = opened(tmp_path)
+    read = again.get(run.run_id)
+    assert read is not None
+    assert (read.prepared_graph, read.input_files) == (graph, ("/f.png",))
+    again.close()

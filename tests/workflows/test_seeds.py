@@ -12,6 +12,7 @@ from comfyui_workflow.workflows.seeds import (
     resolve_widget_value,
     with_new_seeds,
     with_random_seeds,
+    with_stepped_seeds,
 )
 from tests.workflows.making import class_of, definition
 
@@ -147,3 +148,21 @@ def test_minus_one_is_a_random_seed_where_it_cannot_be_a_seed() -> None:
     assert {**found, "1": graph["1"]} == graph
     assert values["seed"] == -1, "the graph of the request is not changed"
     assert with_random_seeds({"2": graph["2"]}, definitions, highest) == {"2": graph["2"]}
+
+
+def test_every_seed_is_stepped_within_its_limits_and_links_stay() -> None:
+    declared = {
+        "seed": ["INT", {"control_after_generate": True, "min": 0, "max": 99}],
+        "noise_seed": ["INT", {"control_after_generate": True, "min": 0, "max": 99}],
+        "steps": ["INT", {}],
+    }
+    definitions = Definitions({"K": class_of(declared)})
+    graph = {
+        "1": {"class_type": "K", "inputs": {"seed": 98, "noise_seed": ["2", 0], "steps": 3}},
+        "2": {"class_type": "Unknown", "inputs": {"seed": 4}},
+        "3": {"class_type": "K"},
+    }
+    stepped = [with_stepped_seeds(graph, definitions, step)["1"]["inputs"]["seed"] for step in range(4)]
+    assert stepped == [98, 99, 0, 1]
+    assert with_stepped_seeds(graph, definitions, 1)["1"]["inputs"]["noise_seed"] == ["2", 0]
+    assert with_stepped_seeds(graph, definitions, 1)["2"] == graph["2"]

@@ -5,6 +5,7 @@ from typing import Any
 from comfyui_workflow.api.request import text
 from comfyui_workflow.api.run_requests import default_comfyui_port
 from comfyui_workflow.runs.model import Run, RunRequest
+from comfyui_workflow.runs.parts import Partial, PartsOrder
 from comfyui_workflow.runs.upload_target import upload_field
 from comfyui_workflow.scheduling.capacity import Registry
 from comfyui_workflow.ssh import defaults
@@ -34,6 +35,7 @@ def request_body_of(request: RunRequest, directory: Registry) -> dict[str, Any]:
         "convert": (None, request.convert and request.convert.document()),
         "priority": (0, request.priority),
         "provision": (False, request.provision),
+        **_parts_fields(request.parts, directory),
     }
     return required | {name: value for name, (default, value) in optional.items() if value != default}
 
@@ -72,6 +74,17 @@ def workflow_of(run: Run) -> Any:
     if known is not None or needs_conversion(request):
         return known or request.workflow.editor_file
     return preliminary_graph(request)
+
+
+def _parts_fields(order: PartsOrder | None, directory: Registry) -> dict[str, tuple[Any, Any]]:
+    if order is None or order.collects is not None:
+        return {}
+    among = [each.name for each in map(directory.get, order.among) if each is not None]
+    return {
+        "spread": (1, order.count),
+        "spread_over": ([], among),
+        "partial": (Partial.MOVE, order.partial.value),
+    }
 
 
 def _inputs(request: RunRequest) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def _read_filter(batches: BatchService) -> RunFilter:
         batches_named=batches.named(name) if name else frozenset(),
         instance=request.args.get("instance") or None,
         batch_id=request.args.get("batch") or None,
+        with_parts=switch(request.args.get("parts") or "false", "parts"),
     )
 
 

@@ -18,6 +18,7 @@ from comfyui_workflow.instances.state import PreparationStatus, Reachability
 from comfyui_workflow.runs.batch import OnError
 from comfyui_workflow.runs.model import FileType, NodeStatus, Phase, RunStatus
 from comfyui_workflow.runs.notification import NotifiedEvent
+from comfyui_workflow.runs.parts import MOST_PARTS, Partial
 from comfyui_workflow.runs.webhook import DeliveryStatus
 from comfyui_workflow.workflows.editable_inputs import Kind, Role
 from comfyui_workflow.workflows.findings import Severity
@@ -128,6 +129,16 @@ class OrderFields(RequestBody):
     provision: bool | None = None
     """Install models and node packs that the instance lacks, on the instance, from where the workflow says.
     Default: false."""
+    spread: int | None = Field(None, ge=1, le=MOST_PARTS)
+    """Number of parts. Each part runs the same workflow on another instance, with every seed one higher than
+    that of the part before; the run has the outputs of all. Details:
+    docs/how-to/one-render-many-machines.md"""
+    spread_over: list[str] | None = None
+    """Names of the instances that may take a part, in this order. Default: all that `ssh_connection`
+    allows."""
+    partial: Partial | None = None
+    """If a part fails: another instance takes it (`move`, default), the run is completed without it
+    (`keep`), or the run fails (`fail`)."""
     priority: int | None = Field(None, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
     """The run with the highest priority starts first, among runs that wait for the same instance. Default:
     0."""
@@ -222,6 +233,8 @@ class ListQuery(RequestBody):
     """Id or name of an instance: lists the runs assigned to it, and those that wait for it by name."""
     batch: str | None = None
     """Id of a batch: lists its runs."""
+    parts: Literal["true", "false"] = "false"
+    """`true`: also lists runs that are parts of another one."""
     grouped: Literal["true", "false"] = "false"
     """`true`: one row for each batch instead of a row for each of its runs."""
 
@@ -279,6 +292,8 @@ class OutputFile(ResponseBody):
     upload_url: str | None
     """Where the file was uploaded to; null if it was not, or if the run has no `upload`."""
     upload_error: str | None
+    part: int | None
+    """Number of the part of the run that made it, from 1; null if the run has no parts."""
     """Why the file is not uploaded; null otherwise."""
 
 
@@ -357,6 +372,10 @@ class RunFields(ResponseBody):
     """Name of the instance that the run was assigned to."""
     instance_id: str | None
     """Id of the assigned instance, or of the requested one before the assignment."""
+    parent_id: str | None
+    """Id of the run that this one is a part of."""
+    parts: int
+    """Number of parts of this run; 0 for a run on one instance."""
     batch_id: str | None
     priority: int
     gpu_seconds: float
@@ -387,6 +406,22 @@ class Notification(ResponseBody):
     next_attempt_at: datetime | None
 
 
+class RunPart(ResponseBody):
+    """A part of a run, which is a run of its own."""
+
+    part: int
+    """Number of the part, from 1."""
+    workflow_id: str
+    """Id of the run that does this part. A part that failed may have moved to another run."""
+    status: RunStatus
+    progress_percent: Percent
+    instance: str | None
+    """Name of the instance that was chosen."""
+    error_message: str | None
+    gpu_seconds: float
+    cost: Money | None
+
+
 class RunProgress(RunFields):
     """The progress of one run."""
 
@@ -397,6 +432,8 @@ class RunProgress(RunFields):
     outputs: list[OutputFile]
     notices: list[str]
     """Information that needs no action."""
+    children: list[RunPart]
+    """The parts of a run with `spread`, in their order; empty for other runs."""
     instance_reason: str | None
     """Why this instance was chosen."""
     webhook: Notification | None

@@ -18,7 +18,9 @@ from pathlib import Path
 from comfyui_workflow.errors import ConfigurationError, StoreError
 from comfyui_workflow.files.atomic_write import read_regular
 
-VERSION = 1
+VERSION = 2
+"""The newest version that this release reads. It writes it only for what an older release would misread: the
+request of a run with parts, and of a part. Everything else has version 1."""
 _HEAD = re.compile(rb'\{"version":([0-9]{1,9}),"crc32":"([0-9a-f]{8})"(,?)')
 _LONGEST_HEAD = 64
 _MARK = b'"\\u0000data/'
@@ -49,11 +51,11 @@ class RecordFormat:
             else json.dumps(own, ensure_ascii=False)[:-1].encode("utf-8", "surrogateescape")
         )
 
-    def seal(self, record: bytes) -> bytes:
+    def seal(self, record: bytes, version: int = 1) -> bytes:
         """Adds the head to a record, a JSON object without white space at its ends."""
         body = record[1:] if self._own is None else record[1:].replace(self._own, _MARK)
         comma = b"" if body == b"}" else b","
-        return b'{"version":%d,"crc32":"%s"%s%s' % (VERSION, _checksum(VERSION, body), comma, body)
+        return b'{"version":%d,"crc32":"%s"%s%s' % (version, _checksum(version, body), comma, body)
 
     def unseal(self, content: bytes, where: Path) -> bytes:
         """Checks and removes the head. Returns the record. `where` is the path for error messages.
@@ -87,9 +89,11 @@ def _checksum(version: int, body: bytes) -> bytes:
 
 
 def _is_flipped_bit(version: int, checksum: bytes, body: bytes) -> bool:
-    """True if the version is the current one with one changed bit: a disk error, not another release."""
-    is_one_bit = version < 10 and (version ^ VERSION).bit_count() == 1
-    return is_one_bit and checksum == _checksum(VERSION, body)
+    """True if the version is a known one with one changed bit: a disk error, not another release."""
+    return version < 10 and any(
+        (version ^ known).bit_count() == 1 and checksum == _checksum(known, body)
+        for known in range(1, VERSION + 1)
+    )
 
 
 def _without_seal(content: bytes, where: Path) -> bytes:
@@ -109,7 +113,7 @@ def _without_seal(content: bytes, where: Path) -> bytes:
     version = members.pop("version", None)
     if isinstance(version, int) and not isinstance(version, bool) and version > VERSION:
         raise NewerRecord.at(where, version)
-    if members.pop("crc32", None) is not None and version == VERSION:
+    if members.pop("crc32", None) is not None and version in range(1, VERSION + 1):
         return json.dumps(members, ensure_ascii=False).encode("utf-8", "surrogatepass")
     if b'"crc32"' in head or head.startswith(b'{"version":'):
         raise StoreError(f"its head cannot be read: a part of {where.name} is damaged")

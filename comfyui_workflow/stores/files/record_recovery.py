@@ -31,6 +31,7 @@ from comfyui_workflow.stores.files.run_directory import (
     is_missing,
     read_optional,
     read_submission,
+    version_of,
     whole_state,
 )
 from comfyui_workflow.stores.files.run_log import GRAPH, LOG
@@ -130,7 +131,7 @@ class RecordRecovery:
         run = decode_state(read.content, request)
         if run.run_id != path.name:
             raise StoreError(f"it is the record of another run, {run.run_id!r}")
-        is_graph_used = run.submissions > 0 or run.is_finished
+        is_graph_used = run.submissions > 0 or run.is_finished or run.are_parts_done
         return replace(run, prepared_graph=graph if is_graph_used else None)
 
     def _keep(self, path: Path, run: Run, parts: RecordParts) -> None:
@@ -140,7 +141,9 @@ class RecordRecovery:
             if not is_missing(path / name):
                 link_to_quarantine(path / name, self._quarantine, parts.troubles[name], f"{path.name}-{name}")
         if parts.troubles.keys() & {"request.json", WORKFLOW}:
-            write_atomically(path / "request.json", self._seal.seal(encode_request(run.request)))
+            write_atomically(
+                path / "request.json", self._seal.seal(encode_request(run.request), version_of(run.request))
+            )
         write_atomically(path / LOG, self._seal.seal(encode_run(run)) + b"\n")
         for name in parts.troubles.keys() & {WORKFLOW, GRAPH, SUBMISSION}:
             (path / name).unlink(missing_ok=True)

@@ -35,7 +35,7 @@ from comfyui_workflow.runs.codec import (
     encode_run,
     encode_submission,
 )
-from comfyui_workflow.runs.model import OutputFile, Run, is_run_id
+from comfyui_workflow.runs.model import OutputFile, Run, RunRequest, is_run_id
 from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.stores.files.run_log import GRAPH, LOG, LogRead, read_log
 from comfyui_workflow.stores.files.workflow_file import WorkflowReader, WorkflowWriter
@@ -114,9 +114,11 @@ class RecordReader:
 
     def _decode(self, request: bytes, log: bytes, graph: bytes | None, workflow: Workflow | None) -> Run:
         """Decodes a run. Ignores a graph that was never submitted: it may be incomplete, or made for an
-        instance that the run has left. It is made again later. Raises: StoreError."""
+        instance that the run has left. It is made again later; that of a run with parts is complete when they
+        are done. Raises: StoreError."""
         run = decode_run(request, log, workflow, self.nodes)
-        if graph is None or (run.submissions == 0 and not run.is_finished):
+        is_needed = run.submissions > 0 or run.is_finished or run.are_parts_done
+        if graph is None or not is_needed:
             return run
         return replace(run, prepared_graph=decode_graph(self.seal.unseal(graph, Path(GRAPH))))
 
@@ -167,9 +169,15 @@ def whole_state(path: Path, seal: RecordFormat) -> LogRead:
 
 def _write_files(path: Path, run: Run, workflows: WorkflowWriter, seal: RecordFormat) -> list[Path]:
     workflow = workflows.write(path, run.request)
-    write_new(path / "request.json", seal.seal(encode_request(run.request, has_workflow=workflow is None)))
+    record = encode_request(run.request, has_workflow=workflow is None)
+    write_new(path / "request.json", seal.seal(record, version_of(run.request)))
     write_new(path / LOG, seal.seal(encode_run(run)) + b"\n")
     return [path / "request.json", path / LOG, *([workflow] if workflow else [])]
+
+
+def version_of(request: RunRequest) -> int:
+    """Returns the version of the request's record. An older release would execute a run with parts itself."""
+    return 1 if request.parts is None and request.part is None else 2
 
 
 def _has_state(path: Path, seal: RecordFormat) -> bool:

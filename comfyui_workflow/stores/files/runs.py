@@ -162,7 +162,9 @@ class FileRunStore:
             raise cannot_save(error) from error
         for run in runs:
             self._add_live(self._live_entry(run, is_new=True))
-        self._update_state_file(max(runs, key=lambda run: run.run_id))
+        listed = [run for run in runs if run.request.parent_id is None]
+        if listed:
+            self._update_state_file(max(listed, key=lambda run: run.run_id))
 
     def get(self, run_id: str) -> Run | None:
         return self._read(run_id, lambda run: run, self._finished_records.read)
@@ -190,7 +192,8 @@ class FileRunStore:
         return changed
 
     def latest(self) -> Run | None:
-        return next(iter(self.page(1)), None)
+        listed = (self.get(run_id) for run_id in self._index.listed_ids())
+        return next((run for run in listed if run is not None), None)
 
     def unfinished(self) -> list[Run]:
         with self._live_lock:
@@ -245,7 +248,8 @@ class FileRunStore:
     def _add_live(self, entry: _Live) -> None:
         with self._live_lock:
             self._live[entry.run.run_id] = entry
-        self._index.add(entry.run.run_id, entry.run.request.batch_id)
+        request = entry.run.request
+        self._index.add(entry.run.run_id, request.batch_id, is_part=request.parent_id is not None)
 
     def _load(self) -> None:
         """Reads everything before it changes anything, so that records of a newer release stay unchanged."""
@@ -468,6 +472,6 @@ class FileRunStore:
         if self._state_file is None:
             return
         with self._state_lock:
-            latest = self._index.latest_id()
+            latest = self._index.latest_listed_id()
             if latest == run.run_id:
                 self._state_file.show(self.get(latest) or run)
