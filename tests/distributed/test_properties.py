@@ -95,7 +95,7 @@ people = st.builds(
 installed = st.sets(st.sampled_from(["ComfyMathExpression"])).map(frozenset)
 
 
-@effort(100)
+@effort(60)
 @given(graphs(), people, st.booleans(), installed)
 def test_a_plan_is_sound_or_refused_with_a_sentence(
     graph: dict[str, Any], participants: list[Participant], delegated: bool, classes: frozenset[str]
