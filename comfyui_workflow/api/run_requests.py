@@ -131,6 +131,10 @@ class OrderReader:
         """Parses only the workflow of such a body."""
         return self._workflows().read(body)[1].workflow
 
+    def output_dir(self, given: str | None = None) -> str:
+        """Returns the given directory, or the default one, if it may be written. Raises: FileRefused."""
+        return self.files.output_dir(given or str(self.settings.default_output_dir))
+
     def _workflows(self) -> "_Workflows":
         return _Workflows(self.files, self.urls)
 
@@ -166,9 +170,7 @@ class OrderReader:
             downloads=downloads,
             upload=upload.target,
             secrets=secrets,
-            output_dir=self.files.output_dir(
-                text(body, "output_dir") or str(self.settings.default_output_dir)
-            ),
+            output_dir=self.output_dir(text(body, "output_dir")),
             comfyui_port=integer(body, "comfyui_port", default_comfyui_port(target), 1, 65535),
             comfyui_input_dir=remote_dir(body, "comfyui_input_dir", defaults.INPUT_DIR),
             comfyui_output_dir=remote_dir(body, "comfyui_output_dir", defaults.OUTPUT_DIR),

@@ -14,6 +14,9 @@ EMPTY_IMAGE = "DistributedEmptyImage"
 IMAGE_DIVIDER = "ImageBatchDivider"
 AUDIO_DIVIDER = "AudioBatchDivider"
 UPSCALER = "UltimateSDUpscaleDistributed"
+DISTRIBUTED_CLASSES = frozenset(
+    {COLLECTOR, SEED, VALUE, MODEL_NAME, EMPTY_IMAGE, IMAGE_DIVIDER, AUDIO_DIVIDER, UPSCALER}
+)
 
 IMAGES_SLOT = 0
 AUDIO_SLOT = 1

@@ -13,6 +13,7 @@ from typing import Any
 from comfyui_workflow.distributed.model import MASTER_INDEX
 from comfyui_workflow.distributed.nodes import (
     AUDIO_DIVIDER,
+    DISTRIBUTED_CLASSES,
     EMPTY_IMAGE,
     IMAGE_DIVIDER,
     MODEL_NAME,
@@ -45,6 +46,8 @@ from comfyui_workflow.workflows.graph import Graph, sources
 
 MATH = "ComfyMathExpression"
 """A node of newer ComfyUI versions that computes with numbers which are only known while a workflow runs."""
+HELPFUL_CLASSES = DISTRIBUTED_CLASSES | {MATH}
+"""Classes with which more workflows can be planned, if all participants have them."""
 MOST_DIVISIONS = 10
 LONGEST_LITERAL_BATCH = 4096
 

@@ -9,14 +9,22 @@ from dataclasses import replace
 
 from flask import Blueprint
 
-from comfyui_workflow.api.comfyui_distributed import config_routes, job_routes, machine_routes, schemas
+from comfyui_workflow.api.comfyui_distributed import (
+    config_routes,
+    job_routes,
+    machine_routes,
+    queue_routes,
+    schemas,
+)
 from comfyui_workflow.api.comfyui_distributed.config_routes import ConfigViews
 from comfyui_workflow.api.comfyui_distributed.errors import error_response, http_error_response
 from comfyui_workflow.api.comfyui_distributed.job_routes import JobViews
 from comfyui_workflow.api.comfyui_distributed.machine_routes import MachineViews
 from comfyui_workflow.api.comfyui_distributed.machines import Machines
+from comfyui_workflow.api.comfyui_distributed.queue_routes import QueueViews
 from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.operations import Operation, Section, register
+from comfyui_workflow.api.run_requests import order_reader
 
 PREFIX, API_PREFIX = "/distributed", "/api/distributed"
 
@@ -25,6 +33,13 @@ def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("comfyui_distributed", __name__)
     machines = Machines(instances=services.instances, configured_master=services.settings.distributed_master)
     configs = ConfigViews(machines=machines, settings=services.distributed_settings)
+    queue = QueueViews(
+        machines=machines,
+        settings=services.distributed_settings,
+        distributed=services.distributed,
+        orders=order_reader(services),
+    )
+    register(routes, QUEUE_OPERATIONS, queue)
     register(routes, CONFIG_OPERATIONS, configs)
     register(routes, JOB_OPERATIONS, JobViews())
     register(routes, MACHINE_OPERATIONS, MachineViews(machines=machines))
@@ -38,6 +53,7 @@ def _at_both_prefixes(operations: tuple[Operation, ...]) -> tuple[Operation, ...
     )
 
 
+QUEUE_OPERATIONS = _at_both_prefixes(queue_routes.OPERATIONS)
 CONFIG_OPERATIONS = _at_both_prefixes(config_routes.OPERATIONS)
 JOB_OPERATIONS = _at_both_prefixes(job_routes.OPERATIONS)
 MACHINE_OPERATIONS = _at_both_prefixes(machine_routes.OPERATIONS)
@@ -51,7 +67,7 @@ API = Api(
         tag="Distributed",
         description="One graph on several machines, compatible with ComfyUI-Distributed. Details: "
         "docs/api/comfyui-distributed.md",
-        operations=(*CONFIG_OPERATIONS, *JOB_OPERATIONS, *MACHINE_OPERATIONS),
+        operations=(*QUEUE_OPERATIONS, *CONFIG_OPERATIONS, *JOB_OPERATIONS, *MACHINE_OPERATIONS),
         failure=schemas.DistributedFailure,
         path_parameters={"worker_id": "Id of the worker", "job_id": "Id of the job"},
     ),

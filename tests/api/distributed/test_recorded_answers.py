@@ -111,3 +111,23 @@ def test_results_are_answered_as_by_the_plugin(api: Api) -> None:
     assert len(lines) > 40
     for line in lines:
         check(replayed(api.client, line["request"]), line)
+
+
+def test_orders_are_refused_as_by_the_plugin(api: Api) -> None:
+    """The master does not answer here, so what only it can refuse is accepted and fails later."""
+    add(api.client, "master")
+    lines = [line for line in exchanges("queue") if line["status"] == 400 or line["note"] == "empty prompt"]
+    assert len(lines) > 15
+    for line in lines:
+        check(replayed(api.client, line["request"]), line)
+
+
+def test_orders_are_accepted_as_by_the_plugin(api: Api) -> None:
+    add(api.client, "master")
+    lines = [line for line in exchanges("queue") if line["status"] == 200]
+    assert len(lines) > 5
+    for line in lines:
+        answer = replayed(api.client, line["request"])
+        assert answer.status_code == 200, f"{line['note']}: {answer.text}"
+        assert answer.json.keys() == {*line["body"], "workflow_id"}
+        assert answer.json["worker_count"] == line["body"]["worker_count"]
