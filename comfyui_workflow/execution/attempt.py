@@ -239,6 +239,7 @@ class RunAttempt:
             run.request,
             stop=self.abort,
             say=lambda message: self._announce(Phase.PROVISIONING, message),
+            alone=lambda: self.context.submissions_held(self.abort),
         )
         for sentence in placed:
             self._record(NoticeAdded(message=sentence))

@@ -7,6 +7,7 @@ restarted afterwards, but never while prompts run or wait there.
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ _START_LIMIT_S = 600.0
 _START_EVERY_S = 1.0
 
 Say = Callable[[str], None]
+Alone = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,10 @@ class PackOffers:
         return found if isinstance(found, str) and re.fullmatch(r"https?://[^\s]{1,500}", found) else None
 
 
+class _PromptArrived(ProvisionFailed):
+    """A prompt of somebody else arrived after the queue was looked at."""
+
+
 class PackProvisioner:
     """Provides the node packs of runs. Thread-safe."""
 
@@ -125,10 +131,17 @@ class PackProvisioner:
         self._offers = offers
 
     def provide(
-        self, session: ComfyUISession, request: GraphRequest, *, stop: CancelToken, say: Say
+        self,
+        session: ComfyUISession,
+        request: GraphRequest,
+        *,
+        stop: CancelToken,
+        say: Say,
+        alone: Alone = nullcontext,
     ) -> list[str]:
         """Installs the packs of the editor file whose classes are missing, and restarts ComfyUI. Returns a
-        sentence for each change. It may be repeated after a cut at any point.
+        sentence for each change. It may be repeated after a cut at any point. Within `alone`, no other run of
+        this server submits a prompt there: such a prompt would be lost with the old ComfyUI.
 
         Raises: Stopped; ProvisionFailed; ConnectionFailed; ProgramFailed; the errors of
         ComfyUI."""
@@ -142,10 +155,9 @@ class PackProvisioner:
             raise ProvisionFailed(f"Node packs cannot be installed: {shown(reasons)}")
         base = _request_base(session)
         done = [_run(session, _install_request(base, each), stop, say) for each in offers]
-        _await_empty_queue(session, stop, say)
-        say("Restarting ComfyUI, to load the new node packs")
-        done.append(_run(session, {**base, "task": "restart"}, stop, say))
-        _await_start(session, stop)
+        with alone():
+            done.append(_restart(session, base, stop, say))
+            _await_start(session, stop)
         _check_classes(session, lacking)
         return done
 
@@ -177,6 +189,8 @@ def _run(session: ComfyUISession, request: Mapping[str, Any], stop: CancelToken,
         done, error, line = (as_text(said.get(key)) for key in ("done", "error", "log"))
         if done is not None:
             return shown(done)
+        if said.get("is_busy"):
+            raise _PromptArrived("A prompt has arrived")
         if error is not None:
             what = "ComfyUI cannot be restarted" if name is None else f"{name} cannot be installed"
             raise ProvisionFailed(f"{what}: {shown(error)}")
@@ -184,6 +198,18 @@ def _run(session: ComfyUISession, request: Mapping[str, Any], stop: CancelToken,
             said_s = time.monotonic()
             say(f"Installing the node pack {name}: {shown(line)}")
     raise ProvisionFailed("The installation of node packs ended without a result")
+
+
+def _restart(session: ComfyUISession, base: Mapping[str, Any], stop: CancelToken, say: Say) -> str:
+    """Restarts ComfyUI when it has no prompts. The program looks at the queue again just before it ends
+    ComfyUI."""
+    while True:
+        _await_empty_queue(session, stop, say)
+        say("Restarting ComfyUI, to load the new node packs")
+        try:
+            return _run(session, {**base, "task": "restart", "port": session.comfyui_port}, stop, say)
+        except _PromptArrived:
+            stop.check()
 
 
 def _await_empty_queue(session: ComfyUISession, stop: CancelToken, say: Say) -> None:

@@ -9,8 +9,8 @@ the request, a JSON object:
     name, url, versions a pack to install: its directory, its repository, and the git refs to try in order
 
 It prints {"comfyui-workflow": {...}} in a line: `log` (a line of git or pip) while it works; then `done` (a
-sentence), or `error` (a sentence). An installation stops when the standard input ends, and with it git and
-pip; a restart goes on.
+sentence), or `error` (a sentence), or `is_busy` (ComfyUI has prompts, so it was not restarted). An
+installation stops when the standard input ends, and with it git and pip; a restart goes on.
 
 How it works. ComfyUI's process is found by its command line; it tells the Python of its environment, into
 which requirements are installed. A pack is cloned into a directory beside its place, and renamed when it is
@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import http.client
 import json
 import os
 import shutil
@@ -31,12 +32,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 MARK = "comfyui-workflow"
 ALIVE_S = 5
 STOP_S = 20
+QUEUE_S = 5
 SUPERVISOR_S = 6
 """Time in which a supervisor starts an ended ComfyUI again."""
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -47,6 +50,10 @@ NOT_SUPERVISORS = ("sh", "bash", "dash", "ash", "zsh", "tini", "dumb-init", "doc
 
 class Failed(Exception):
     """The message is a sentence for a person."""
+
+
+class Busy(Exception):
+    """ComfyUI has prompts."""
 
 
 def say(found: dict[str, Any]) -> None:
@@ -66,6 +73,8 @@ def main() -> None:
     try:
         task = install_alone if request["task"] == "install" else restart
         say({"done": task(request)})
+    except Busy:
+        say({"is_busy": True})
     except Failed as error:
         say({"error": str(error)})
     except OSError as error:
@@ -227,6 +236,8 @@ def run(command: list[str], *, env: dict[str, str], cwd: Path | None = None) -> 
 def restart(request: dict[str, Any]) -> str:
     comfyui = find_comfyui(request["argv"])
     check_may_end(comfyui.pid)
+    if has_prompts(request["port"]):
+        raise Busy
     os.kill(comfyui.pid, signal.SIGTERM)
     if not wait_for(lambda: has_ended(comfyui.pid), STOP_S):
         os.kill(comfyui.pid, signal.SIGKILL)
@@ -245,6 +256,17 @@ def restart(request: dict[str, Any]) -> str:
             start_new_session=True,
         )
     return f"ComfyUI was started again with its own command line; it prints to {log}"
+
+
+def has_prompts(port: int) -> bool:
+    """False also if ComfyUI does not tell it here: there is a login before it, or it listens elsewhere. The
+    server has asked before."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://127.0.0.1:{port}/prompt", timeout=QUEUE_S) as answer:
+            return bool(json.loads(answer.read(65536))["exec_info"]["queue_remaining"])
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+        return False
 
 
 def check_may_end(pid: int) -> None:

@@ -96,6 +96,13 @@ class Slots:
         self.submitting = run_id
         return True
 
+    def hold(self, run_id: str) -> bool:
+        """Lets no prompt be submitted until `end_request`. False while one is being submitted."""
+        if self.submitting is not None:
+            return False
+        self.submitting = run_id
+        return True
+
     def _must_wait_for_files(self, run_id: str) -> bool:
         """True if files of another run are protected, or if an earlier run waits for files."""
         requesting = self.staging.get(run_id)

@@ -302,6 +302,18 @@ class Dispatcher:
                 self._state.end_request(active.run_id)
                 self._changed.notify_all()  # the next run may submit
 
+    @contextmanager
+    def submissions_held(self, active: ActiveRun, abort: CancelToken) -> Iterator[None]:
+        with abort.notifying(self._changed), self._changed:
+            self._changed.wait_for(lambda: abort.is_set or self._state.hold_submissions(active.run_id))
+        try:
+            abort.check()
+            yield
+        finally:
+            with self._changed:
+                self._state.end_request(active.run_id)
+                self._changed.notify_all()
+
     def _wait_for_slot(self, active: ActiveRun, abort: CancelToken, may_overwrite: bool) -> None:
         """Raises: Preempted, Stopped."""
 
@@ -405,6 +417,9 @@ class _DispatchedContext:
         self, abort: CancelToken, *, may_overwrite: bool = False
     ) -> AbstractContextManager[None]:
         return self.dispatcher.submission_slot(self.active, abort, may_overwrite)
+
+    def submissions_held(self, abort: CancelToken) -> AbstractContextManager[None]:
+        return self.dispatcher.submissions_held(self.active, abort)
 
     def release_slot(self) -> None:
         self.dispatcher.release_slot(self.active)

@@ -38,6 +38,9 @@ class ExecutionContext(Protocol):
         prompt could overwrite files of another run: it waits until those are downloaded, and no other prompt
         of that kind is submitted before this run ends. Raises: Stopped."""
 
+    def submissions_held(self, abort: CancelToken) -> AbstractContextManager[None]:
+        """Within the block no prompt of this server's runs is submitted to the instance. Raises: Stopped."""
+
     def release_slot(self) -> None:
         """Call it when the prompt no longer executes, so that the next one may be submitted."""
 
@@ -101,6 +104,9 @@ class UnlimitedContext:
     def submission_slot(
         self, abort: CancelToken, *, may_overwrite: bool = False
     ) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def submissions_held(self, abort: CancelToken) -> AbstractContextManager[None]:
         return nullcontext()
 
     def release_slot(self) -> None:

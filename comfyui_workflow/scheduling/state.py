@@ -308,6 +308,11 @@ class SchedulerState:
             preempted=entry.preempted,
         )
 
+    def hold_submissions(self, run_id: str) -> bool:
+        """Lets no prompt be submitted to the instance of the run until `end_request`. False while one is
+        being submitted."""
+        return self._slots(run_id).hold(run_id)
+
     def submitted(self, run_id: str, models: frozenset[str], at: datetime) -> None:
         """Call it when the prompt was submitted. It is our last prompt there, so its model files are in the
         memory of the instance. `at` is a time of the wall clock."""

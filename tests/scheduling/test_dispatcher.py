@@ -82,6 +82,18 @@ def test_a_run_that_fetches_its_outputs_takes_no_place() -> None:
         fleet.until(lambda: fleet.executing() == {first, second})
 
 
+def test_a_run_that_restarts_comfyui_holds_back_the_prompts_of_the_others() -> None:
+    with fleet_of(instance("a"), instance("b")) as fleet:
+        (first,) = fleet.submit(request("a", instance_id="a"))
+        fleet.until(lambda: fleet.executing() == {first})
+        context = fleet.context(first)
+        with context.submissions_held(context.stop):
+            second, elsewhere = fleet.submit(request("a", instance_id="a"), request("b", instance_id="b"))
+            fleet.until(lambda: is_ready(fleet, second) and elsewhere in fleet.executing())
+            assert fleet.executing() == {first, elsewhere}
+        fleet.until(lambda: second in fleet.executing())
+
+
 def test_a_name_and_an_ssh_string_lead_there_and_nowhere_else() -> None:
     with fleet_of(instance("a"), instance("b", enabled=False, price_per_hour=2.0)) as fleet:
         named, same, foreign = fleet.submit(
