@@ -4,7 +4,7 @@ InvalidRequest, which names the field."""
 import re
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 from flask import request
 from pydantic import BaseModel
@@ -36,6 +36,9 @@ __all__ = [
     "switch",
     "text",
 ]
+
+_RAW, _VALUE = "comfyui_workflow.raw_body", "comfyui_workflow.body"
+"""Keys in the WSGI environment of a request."""
 
 
 def json_value() -> Any:
@@ -81,11 +84,14 @@ def refuse_unknown_parts(operation: Operation) -> None:
 
 def idempotency_key(scope: str = "") -> str | None:
     """Returns the key of a request that may be sent again: the first 64 bits of a hash of the header, the
-    scope and the body, so a request with another body does not match. None without the header."""
+    scope and the body, so a request with another body does not match. None without the header. Call it before
+    the body is parsed."""
     header = request.headers.get("Idempotency-Key")
     if not header:
         return None
-    return sha256(b"\0".join((f"{header}{scope}".encode(), request.get_data()))).hexdigest()[:16]
+    digest = sha256(f"{header}{scope}".encode() + b"\0")
+    digest.update(_raw_body())
+    return digest.hexdigest()[:16]
 
 
 def switch(given: str, field: str) -> bool:
@@ -110,16 +116,25 @@ def _fields_of_body() -> Iterable[str]:
 
 
 def _parsed_body() -> Any:
-    """Raises: InvalidRequest, with the reason; Flask says none, and knows no `charset`."""
-    try:
-        body = request.get_json(silent=True)
-        if body is None:
-            body = parsed_json(request.get_data(), request.mimetype_params.get("charset"))
-        return body
-    except ValueError as error:
-        raise InvalidRequest(f"Request body is not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise InvalidRequest("Request body is not valid JSON") from error
+    """Parses the body once. A large body does not stay in memory beside its value. Raises: InvalidRequest,
+    with the reason; Flask says none, and knows no `charset`."""
+    if _VALUE not in request.environ:
+        charset = request.mimetype_params.get("charset")
+        try:
+            request.environ[_VALUE] = parsed_json(_raw_body(), charset)
+        except ValueError as error:
+            raise InvalidRequest(f"Request body is not valid JSON: {error}") from error
+        except RecursionError as error:
+            raise InvalidRequest("Request body is not valid JSON") from error
+        del request.environ[_RAW]
+    return request.environ[_VALUE]
+
+
+def _raw_body() -> bytes:
+    """Returns the body as it was sent, until it is parsed."""
+    if _RAW not in request.environ:
+        request.environ[_RAW] = request.stream.read()
+    return cast("bytes", request.environ[_RAW])
 
 
 def _has_no_body() -> bool:

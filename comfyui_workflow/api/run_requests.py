@@ -1,7 +1,5 @@
 """Parses the body of a request into a run or a batch of runs."""
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from comfyui_workflow.api.request import (
 from comfyui_workflow.api.webhook_field import read_webhook
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.instances.model import Instance
+from comfyui_workflow.parsing.json_text import json_digest
 from comfyui_workflow.parsing.storage_urls import is_storage_url
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, expand_rows
@@ -467,7 +466,7 @@ class _Workflows:
 
     def _deduplicated(self, inline: Any) -> GivenWorkflow:
         try:
-            digest = hashlib.sha256(json.dumps(inline).encode()).digest()
+            digest = json_digest(inline)
         except RecursionError:
             return read_given(inline)  # it raises the error for too deep nesting
         if digest not in self._by_hash:

@@ -7,10 +7,13 @@ is not copied.
 
 import errno
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.delivery.conversion_memory import MOST_BYTES, MemoryBudget, needed_bytes, options_for
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.image_conversion import JPEG_FORMATS, ImageConversion
@@ -18,6 +21,11 @@ from comfyui_workflow.runs.model import FileType, OutputFile
 
 MOST_PIXELS = 0x3FFF * 0x3FFF
 """The limit of sharp. A small file can contain an image that does not fit into the memory."""
+
+GB = 1e9
+MEMORY = MemoryBudget(MOST_BYTES)
+"""Of all conversions of this process."""
+NEVER = CancelToken()
 
 
 class NotConverted(WorkflowError):
@@ -31,18 +39,25 @@ def is_convertible(output: OutputFile) -> bool:
     return output.file_type is FileType.IMAGE and output.text is None
 
 
-def convert_image(source: Path, target: Path, conversion: ImageConversion) -> bool:
-    """Writes the converted image to `target`. False if the image is animated: then nothing is written.
+def convert_image(source: Path, target: Path, conversion: ImageConversion, stop: CancelToken = NEVER) -> bool:
+    """Writes the converted image to `target`. False if the image is animated: then nothing is written. Waits
+    while other conversions need the memory.
 
-    Raises: NotConverted, OSError."""
+    Raises: NotConverted, OSError; Stopped."""
     vips = _vips()
     try:
         image = _opened(vips, source)
         if _is_animated(image, source):
             return False
-        if image.width * image.height > MOST_PIXELS:
+        pixels = image.width * image.height
+        if pixels > MOST_PIXELS:
             raise NotConverted(f"it has {image.width} x {image.height} pixels, more than are converted")
-        _write(vips, _upright_srgb(vips, image, source), target, conversion)
+        options = options_for(conversion, pixels)
+        count_bytes = needed_bytes(conversion.format, options, pixels) + _source_bytes(image)
+        if count_bytes > MEMORY.most_bytes:
+            raise NotConverted(_too_large(image, conversion, count_bytes))
+        with MEMORY.taken(count_bytes, stop):
+            _write(_upright_srgb(vips, image, source), vips, target, conversion.format, options)
     except vips.Error as error:
         target.unlink(missing_ok=True)
         if os.strerror(errno.ENOSPC) in str(error):
@@ -52,14 +67,32 @@ def convert_image(source: Path, target: Path, conversion: ImageConversion) -> bo
     return True
 
 
-def _write(vips: Any, image: Any, target: Path, conversion: ImageConversion) -> None:
-    options = conversion.effective_options
-    save = image.jpegsave_target if conversion.format in JPEG_FORMATS else image.webpsave_target
-    arguments = _jpeg_arguments(options) if conversion.format in JPEG_FORMATS else _webp_arguments(options)
+def _source_bytes(image: Any) -> int:
+    """Returns the memory of a source that cannot be read line by line."""
+    loader = image.get("vips-loader")
+    is_rotated = bool(image.get_typeof("orientation")) and image.get("orientation") != 1
+    is_interlaced = bool(image.get_typeof("interlaced"))
+    if loader.startswith(("pngload", "jpegload")) and not is_rotated and not is_interlaced:
+        return 0
+    return int(image.width * image.height * image.bands * (2 if image.format == "ushort" else 1))
+
+
+def _too_large(image: Any, conversion: ImageConversion, count_bytes: int) -> str:
+    return (
+        f"it has {image.width} x {image.height} pixels, and needs {count_bytes / GB:.1f} GB of memory as "
+        f"{conversion.format} with these options, more than {MEMORY.most_bytes / GB:.1f} GB. jpeg without "
+        "optimizeCoding, progressive and mozjpeg needs little memory"
+    )
+
+
+def _write(image: Any, vips: Any, target: Path, format_: str, options: Mapping[str, Any]) -> None:
+    is_jpeg = format_ in JPEG_FORMATS
+    save = image.jpegsave_target if is_jpeg else image.webpsave_target
+    arguments = _jpeg_arguments(options) if is_jpeg else _webp_arguments(options)
     save(vips.Target.new_to_file(str(target)), keep="none", **arguments)
 
 
-def _jpeg_arguments(options: dict[str, Any]) -> dict[str, Any]:
+def _jpeg_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "Q": options["quality"],
         "interlace": options["progressive"],
@@ -72,7 +105,7 @@ def _jpeg_arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _webp_arguments(options: dict[str, Any]) -> dict[str, Any]:
+def _webp_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "Q": options["quality"],
         "alpha_q": options["alphaQuality"],

@@ -253,6 +253,7 @@ class RunAttempt:
             run.request,
             stop=self.abort,
             say=lambda message: self._announce(Phase.PROVISIONING, message),
+            alone=partial(self.preparations.gate.alone, self.session, self.abort),
         )
         for sentence in placed:
             self._record(NoticeAdded(message=sentence))
@@ -453,8 +454,10 @@ class RunAttempt:
         began_s = time.monotonic()
         classes = self._save_classes(self.session.definitions())
         may_overwrite = any(not self.session.saved_names.is_numbering(each) for each in classes)
-        with self.context.submission_slot(self.abort, may_overwrite=may_overwrite):
-            self.preparations.gate.wait_open(self.session, self.abort)
+        with (
+            self.context.submission_slot(self.abort, may_overwrite=may_overwrite),
+            self.preparations.gate.submitting(self.session, self.abort),
+        ):
             self.backoff.exclude(time.monotonic() - began_s)
             yield
 

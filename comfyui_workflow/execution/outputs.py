@@ -134,7 +134,7 @@ class OutputFetcher:
             return _arrived(output, place_atomically(part, target), remote_path)
         converted = converted_part_of(self._run, output)
         try:
-            if not convert_image(part, converted, conversion):
+            if not convert_image(part, converted, conversion, self._stop):
                 return _arrived(output, place_atomically(part, target), remote_path)
             local = place_atomically(converted, target.with_name(conversion.name_of(target.name)))
         except NotConverted as error:

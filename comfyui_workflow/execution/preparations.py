@@ -63,26 +63,39 @@ class SubmissionGate:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._closed: Counter[tuple[str, int]] = Counter()
+        self._submitting: Counter[tuple[str, int]] = Counter()
 
-    def wait_open(self, session: ComfyUISession, stop: CancelToken) -> None:
-        """Returns when prompts may be submitted. Raises: Stopped."""
+    @contextmanager
+    def submitting(self, session: ComfyUISession, stop: CancelToken) -> Iterator[None]:
+        """Enters when prompts may be submitted to the ComfyUI of the session. Raises: Stopped."""
         at = _place(session)
         with stop.notifying(self._changed), self._changed:
             self._changed.wait_for(lambda: not self._closed[at] or stop.is_set)
-        stop.check()
-
-    @contextmanager
-    def alone(self, session: ComfyUISession) -> Iterator[None]:
-        """No prompt of this server is submitted to the ComfyUI of the session within the block."""
-        at = _place(session)
-        with self._changed:
-            self._closed[at] += 1
+            stop.check()
+            self._submitting[at] += 1
         try:
             yield
         finally:
-            with self._changed:
-                self._closed[at] -= 1
-                self._changed.notify_all()
+            self._leave(self._submitting, at)
+
+    @contextmanager
+    def alone(self, session: ComfyUISession, stop: CancelToken) -> Iterator[None]:
+        """Within the block, no run of this server submits a prompt to the ComfyUI of the session. Enters when
+        no submission is under way. Raises: Stopped."""
+        at = _place(session)
+        with stop.notifying(self._changed), self._changed:
+            self._closed[at] += 1
+            self._changed.wait_for(lambda: not self._submitting[at] or stop.is_set)
+        try:
+            stop.check()
+            yield
+        finally:
+            self._leave(self._closed, at)
+
+    def _leave(self, counts: Counter[tuple[str, int]], at: tuple[str, int]) -> None:
+        with self._changed:
+            counts[at] -= 1
+            self._changed.notify_all()
 
 
 class Preparations:

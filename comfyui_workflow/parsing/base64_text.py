@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from io import BytesIO
 from urllib.parse import unquote
 
 _PYTHON_BYTES = re.compile(r"b'([^']*)'|b\"([^\"]*)\"")
@@ -10,6 +11,7 @@ _NOT_DATA = re.compile(r"\s|\\[nrt]|\\(?=/)")
 """White space, also as the escapes of a JSON text that was escaped twice."""
 _URL_SAFE = str.maketrans("-_", "+/")
 _SHORTEST_LINE = 16
+PIECE_LETTERS = 256 * 1024
 _ENCODED_AGAIN = (b"data:image/", b"iVBORw0KGgo", b"/9j/", b"UklGR")
 """Beginnings of the base64 of pictures (PNG, JPEG, WEBP), in what should be a picture."""
 
@@ -26,13 +28,38 @@ def _decoded(given: str) -> bytes:
     text = _unquoted(given)
     if "%" in text:
         text = unquote(text)
-    if text[:5].lower() == "data:":
-        text = _data_of(text)
-    digits = _NOT_DATA.sub("", _with_plus_signs(text)).translate(_URL_SAFE).rstrip("=")
+    start = _start_of_data(text) if text[:5].lower() == "data:" else 0
+    if text.find(" ", start) >= 0:
+        text, start = _with_plus_signs(text[start:]), 0
+    return _decoded_pieces(text, start)
+
+
+def _decoded_pieces(text: str, start: int) -> bytes:
+    """Decodes in pieces: a large text has few copies in memory. Raises: ValueError."""
+    content, rest = BytesIO(), ""
+    for at in range(start, len(text), PIECE_LETTERS):
+        digits = _digits(rest + text[at : at + PIECE_LETTERS])
+        if "=" in digits:  # nothing but padding may follow
+            rest = digits + _digits(text[at + PIECE_LETTERS :])
+            break
+        whole = len(digits.rstrip("\\")) // 4 * 4  # an escape at the end may go on in the next piece
+        is_last = at + PIECE_LETTERS >= len(text)
+        rest = digits if is_last else digits[whole:]
+        content.write(_decoded_digits("" if is_last else digits[:whole]))
+    digits = rest.rstrip("=")
     if len(digits) % 4 == 1:
         raise ValueError("characters are missing: it was cut off")
+    content.write(_decoded_digits(digits + "=" * (-len(digits) % 4)))
+    return content.getvalue()
+
+
+def _digits(text: str) -> str:
+    return _NOT_DATA.sub("", text).translate(_URL_SAFE)
+
+
+def _decoded_digits(digits: str) -> bytes:
     try:
-        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+        return base64.b64decode(digits, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(str(error)) from error
 
@@ -46,14 +73,14 @@ def _unquoted(text: str) -> str:
     return inner[1:-1] if is_quoted else text.lstrip()
 
 
-def _data_of(uri: str) -> str:
-    """Returns the base64 of a data URI. Raises: ValueError."""
-    kind, comma, data = uri.partition(",")
-    if not comma:
+def _start_of_data(uri: str) -> int:
+    """Returns where the base64 of a data URI begins. Raises: ValueError."""
+    comma = uri.find(",")
+    if comma < 0:
         raise ValueError("this data URI has no comma before its data")
-    if not kind.lower().rstrip().endswith(";base64"):
+    if not uri[:comma].lower().rstrip().endswith(";base64"):
         raise ValueError("this data URI is not base64")
-    return data
+    return comma + 1
 
 
 def _with_plus_signs(text: str) -> str:

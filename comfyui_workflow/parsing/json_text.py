@@ -2,8 +2,15 @@
 
 import json
 import re
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
+from pydantic_core import from_json
+
+LARGE_BYTES = 1024 * 1024
+"""Longer UTF-8 is parsed without a copy as text, which has up to four bytes for each character."""
 _COMMENT = re.compile(r"//|/\*|#")
 _UNQUOTED = re.compile(r"['\w]")
 
@@ -17,6 +24,9 @@ _DOUBLE_QUOTES = (
 def parsed_json(content: bytes, charset: str | None = None) -> Any:
     """Parses UTF-8, UTF-16 or UTF-32; other bytes are decoded with `charset`, if it is given.
     Raises: ValueError, with the reason in a sentence without a point; RecursionError."""
+    if len(content) > LARGE_BYTES:
+        with suppress(ValueError):  # the other parser accepts more, and its errors have a place
+            return from_json(content)
     text = _decoded(content, charset)
     try:
         return json.loads(text)
@@ -24,6 +34,34 @@ def parsed_json(content: bytes, charset: str | None = None) -> Any:
         place = f"{error.msg[0].lower()}{error.msg[1:]} (line {error.lineno}, column {error.colno})"
         advice = _advice(text, error)
         raise ValueError(f"{place}. {advice}" if advice else place) from error
+
+
+def json_digest(value: object) -> bytes:
+    """Returns a hash of a JSON value: equal only for values that are written equally. A long text is hashed
+    in pieces. Raises: RecursionError."""
+    digest = sha256()
+    _hash(value, digest.update)
+    return digest.digest()
+
+
+def _hash(value: object, update: Callable[[bytes], object]) -> None:
+    """Feeds the value with the length of each part, so that no two values give the same bytes."""
+    match value:
+        case str():
+            update(b"s%d:" % len(value))
+            for at in range(0, len(value), LARGE_BYTES):
+                update(value[at : at + LARGE_BYTES].encode("utf-8", "surrogatepass"))
+        case dict():
+            update(b"d%d:" % len(value))
+            for name, each in value.items():
+                _hash(name, update)
+                _hash(each, update)
+        case list():
+            update(b"l%d:" % len(value))
+            for each in value:
+                _hash(each, update)
+        case _:
+            update(f"{json.dumps(value)};".encode())
 
 
 def _decoded(content: bytes, charset: str | None) -> str:

@@ -7,6 +7,7 @@ restarted afterwards, but never while prompts run or wait there.
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +40,7 @@ _START_LIMIT_S = 600.0
 _START_EVERY_S = 1.0
 
 Say = Callable[[str], None]
+Alone = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,10 @@ class PackOffers:
         return found if isinstance(found, str) and re.fullmatch(r"https?://[^\s]{1,500}", found) else None
 
 
+class _PromptArrived(ProvisionFailed):
+    """A prompt of somebody else arrived after the queue was looked at."""
+
+
 class PackProvisioner:
     """Provides the node packs of runs. Thread-safe."""
 
@@ -143,10 +149,17 @@ class PackProvisioner:
         self._offers = offers
 
     def provide(
-        self, session: ComfyUISession, request: GraphRequest, *, stop: CancelToken, say: Say
+        self,
+        session: ComfyUISession,
+        request: GraphRequest,
+        *,
+        stop: CancelToken,
+        say: Say,
+        alone: Alone = nullcontext,
     ) -> list[str]:
         """Installs the packs of the editor file whose classes are missing, and restarts ComfyUI. Returns a
-        sentence for each change. It may be repeated after a cut at any point.
+        sentence for each change. It may be repeated after a cut at any point. Within `alone`, no other run of
+        this server submits a prompt there: such a prompt would be lost with the old ComfyUI.
 
         Raises: Stopped; ProvisionFailed; ConnectionFailed; ProgramFailed; the errors of
         ComfyUI."""
@@ -160,7 +173,8 @@ class PackProvisioner:
             raise ProvisionFailed(f"Node packs cannot be installed: {shown(reasons)}")
         base = request_base(session)
         done = [_install(session, _install_request(base, each), stop, say) for each in offers]
-        done.append(restart_comfyui(session, base, stop, say))
+        with alone():
+            done.append(restart_comfyui(session, base, stop, say))
         _check_classes(session, lacking)
         return done
 
@@ -202,6 +216,8 @@ def run_task(session: ComfyUISession, request: Mapping[str, Any], stop: CancelTo
         if done is not None:
             is_changed = said.get("is_changed") is True
             return TaskResult(sentence=shown(done), is_changed=is_changed, found=tuple(found))
+        if said.get("is_busy"):
+            raise _PromptArrived("A prompt has arrived")
         if error is not None:
             raise ProvisionFailed(shown(error))
         if "found" in said and len(found) < _MOST_FOUND:
@@ -235,16 +251,21 @@ def sparsely(say: Say, every_s: float = 2.0) -> Say:
 
 
 def restart_comfyui(session: ComfyUISession, base: Mapping[str, Any], stop: CancelToken, say: Say) -> str:
-    """Restarts ComfyUI as soon as its queue is empty, and returns when it answers. Raises: as
-    `PackProvisioner.provide`."""
-    _await_empty_queue(session, stop, say)
-    say("Restarting ComfyUI, to load what is new")
-    try:
-        result = run_task(session, {**base, "task": "restart"}, stop, lambda _: None)
-    except ProvisionFailed as error:
-        raise ProvisionFailed(f"ComfyUI cannot be restarted: {error}") from error
-    _await_start(session, stop)
-    return result.sentence
+    """Restarts ComfyUI as soon as its queue is empty, and returns when it answers. The program looks at the
+    queue again just before it ends ComfyUI. Raises: as `PackProvisioner.provide`."""
+    request = {**base, "task": "restart", "port": session.comfyui_port}
+    while True:
+        _await_empty_queue(session, stop, say)
+        say("Restarting ComfyUI, to load what is new")
+        try:
+            result = run_task(session, request, stop, lambda _: None)
+        except _PromptArrived:
+            stop.check()
+            continue
+        except ProvisionFailed as error:
+            raise ProvisionFailed(f"ComfyUI cannot be restarted: {error}") from error
+        _await_start(session, stop)
+        return result.sentence
 
 
 def _await_empty_queue(session: ComfyUISession, stop: CancelToken, say: Say) -> None:

@@ -17,9 +17,9 @@ the request, a JSON object:
     known               {path: [size, time, sha256]}: files that were hashed before
 
 It prints {"comfyui-workflow": {...}} in a line: `log` (a line of git or pip) while it works; `found` (what
-was inspected); then `done` (a sentence) with `is_changed`, or `error` (a sentence). An installation stops
-when the standard input ends, and with it git and pip; a restart goes on, and so does apt, which would leave
-packages behind that are half installed.
+was inspected); then `done` (a sentence) with `is_changed`, or `error` (a sentence), or `is_busy` (ComfyUI has
+prompts, so it was not restarted). An installation stops when the standard input ends, and with it git and
+pip; a restart goes on, and so does apt, which would leave packages behind that are half installed.
 
 How it works. ComfyUI's process is found by its command line; it tells the Python of its environment, into
 which requirements are installed. A pack is cloned into a directory beside its place, and renamed when it is
@@ -35,6 +35,7 @@ import errno
 import fcntl
 import getpass
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -44,12 +45,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 MARK = "comfyui-workflow"
 ALIVE_S = 5
 STOP_S = 20
+QUEUE_S = 5
 SUPERVISOR_S = 6
 """Time in which a supervisor starts an ended ComfyUI again."""
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -67,6 +70,10 @@ GOES_ON = ("apt", "restart")
 
 class Failed(Exception):
     """The message is a sentence for a person."""
+
+
+class Busy(Exception):
+    """ComfyUI has prompts."""
 
 
 def say(found: dict[str, Any]) -> None:
@@ -90,6 +97,8 @@ def main() -> None:
             say(alone(tasks[request["task"]], request))
         else:
             say({"inspect": inspect, "restart": restart}[request["task"]](request))
+    except Busy:
+        say({"is_busy": True})
     except Failed as error:
         say({"error": str(error)})
     except OSError as error:
@@ -498,6 +507,8 @@ def hashed(path: Path) -> str:
 def restart(request: dict[str, Any]) -> dict[str, Any]:
     comfyui = find_comfyui(request["argv"])
     check_may_end(comfyui.pid)
+    if has_prompts(request["port"]):
+        raise Busy
     os.kill(comfyui.pid, signal.SIGTERM)
     if not wait_for(lambda: has_ended(comfyui.pid), STOP_S):
         os.kill(comfyui.pid, signal.SIGKILL)
@@ -516,6 +527,17 @@ def restart(request: dict[str, Any]) -> dict[str, Any]:
             start_new_session=True,
         )
     return {"done": f"ComfyUI was started again with its own command line; it prints to {log}"}
+
+
+def has_prompts(port: int) -> bool:
+    """False also if ComfyUI does not tell it here: there is a login before it, or it listens elsewhere. The
+    server has asked before."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://127.0.0.1:{port}/prompt", timeout=QUEUE_S) as answer:
+            return bool(json.loads(answer.read(65536))["exec_info"]["queue_remaining"])
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+        return False
 
 
 def check_may_end(pid: int) -> None:

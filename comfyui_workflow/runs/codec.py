@@ -258,7 +258,7 @@ def _decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
 
 def _merged(first: bytes, second: bytes) -> bytes:
     """Merges the JSON of two non-empty objects into one."""
-    return first[:-1] + b"," + second[1:]
+    return b"".join((first[:-1], b",", memoryview(second)[1:]))
 
 
 @dataclass(frozen=True, kw_only=True)

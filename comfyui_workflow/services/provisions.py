@@ -235,7 +235,7 @@ class Provision:
             log.error("%s: %s", self.machine, error)
 
 
-Alone = Callable[[ComfyUISession], AbstractContextManager[None]]
+Alone = Callable[[ComfyUISession, CancelToken], AbstractContextManager[None]]
 KeyOf = Callable[[str], InstanceKey | None]
 """Returns the session key of a machine; None if there is no such instance any more."""
 
@@ -403,7 +403,7 @@ class ProvisionService:
             secrets=order.secrets,
             stop=provision.stop,
             progress=provision,
-            alone=partial(self._alone, session),
+            alone=partial(self._alone, session, provision.stop),
         )
 
 

@@ -157,6 +157,7 @@ def parts_of(
     storages = StorageRegistry(storage_settings(settings), web)
     cache = DownloadCache(settings.downloads_dir, storages, guarded=web, trusted=web)
     uploads = Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed)
+    urls = UrlInputs(storages=storages, cache=cache, uploads=uploads)
     outbox = Outbox(MemoryWebhookStore(), web)
     outbox.open()
     tools = RunNotifierTools(
@@ -174,7 +175,7 @@ def parts_of(
             store=job_store,
             outbox=outbox,
             web=web,
-            downloads=cache,
+            urls=urls,
             sessions=sessions,
         ),
         outbox=outbox,
@@ -187,7 +188,7 @@ def parts_of(
         live_view=LiveProgress(),
         files=files or PathPolicy(readable_dirs=None, writable_dirs=None),
         uploads=uploads,
-        urls=UrlInputs(storages=storages, cache=cache, uploads=uploads),
+        urls=urls,
         custom_workflows=CustomWorkflows(settings.workflow_dir),
         distributed_settings=MemoryDistributedSettingsStore(),
         settings=settings,

@@ -20,6 +20,7 @@ from comfyui_workflow.api.runpod.schemas import JobBody
 from comfyui_workflow.app import SECTIONS
 from comfyui_workflow.comfyui.login import LOGIN_FIELDS
 from comfyui_workflow.instances.schema import KNOWN_FIELDS
+from comfyui_workflow.parsing.json_text import parsed_json
 from tests.api.conftest import Api, parts_of
 from tests.api.test_workflow import GRAPH, SSH, execute
 
@@ -164,16 +165,15 @@ def test_a_job_is_read_as_its_schema_says(api: Api) -> None:
 
 
 @pytest.fixture
-def listening(api: Api) -> tuple[Api, list[Heard]]:
+def listening(api: Api, monkeypatch: pytest.MonkeyPatch) -> tuple[Api, list[Heard]]:
     """An API whose request bodies record which fields are read."""
     bodies: list[Heard] = []
 
-    class Listening(Request):
-        def get_json(self, *arguments: Any, **options: Any) -> Any:
-            bodies.append(Heard(super().get_json(*arguments, **options)))
-            return bodies[-1]
+    def listen(content: bytes, charset: str | None) -> Heard:
+        bodies.append(Heard(parsed_json(content, charset)))
+        return bodies[-1]
 
-    api.app.request_class = Listening
+    monkeypatch.setattr("comfyui_workflow.api.request.parsed_json", listen)
     api.client.post("/comfyui/instances", json={"name": "a", "ssh_connection": "ssh gpu.example"})
     bodies.clear()
     return api, bodies

@@ -1,5 +1,8 @@
 """Conversion of images: every option has its effect, or is refused with the reason."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,11 @@ import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
+from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.delivery import image_conversion
+from comfyui_workflow.delivery.conversion_memory import MemoryBudget, options_for
 from comfyui_workflow.delivery.image_conversion import NotConverted, convert_image
-from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.errors import InvalidRequest, Stopped
 from comfyui_workflow.runs.image_conversion import read_conversion
 
 
@@ -166,3 +172,62 @@ def test_it_looks_as_before(tmp_path: Path) -> None:
     assert converted(tmp_path / "lying.jpg", "jpeg").size == (4, 8)
     Image.new("RGBA", (8, 8), (255, 255, 255, 0)).save(tmp_path / "clear.png")
     assert converted(tmp_path / "clear.png", "jpeg").convert("RGB").getpixel((0, 0)) == (0, 0, 0)
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from comfyui_workflow.delivery.image_conversion import convert_image
+from comfyui_workflow.runs.image_conversion import read_conversion
+assert convert_image(Path(sys.argv[1]), Path(sys.argv[2]), read_conversion({"format": "jpeg"}))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_large_image_becomes_a_jpeg_with_little_memory(tmp_path: Path) -> None:
+    """81 million pixels: 243 MB as they are."""
+    pyvips = pytest.importorskip("pyvips")
+    source, target = tmp_path / "a.png", tmp_path / "a.jpeg"
+    pyvips.Image.black(9000, 9000, bands=3).pngsave(str(source), compression=1)
+    command = [sys.executable, "-c", MEASURE, str(source), str(target)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert int(done.stdout) < 220_000
+    assert Image.open(target).size == (9000, 9000)
+
+
+@pytest.mark.parametrize(
+    ("format_", "options"), [("jpeg", {}), ("jpeg", {"progressive": True}), ("webp", {"lossless": True})]
+)
+def test_an_image_that_needs_too_much_memory_is_refused_with_advice(
+    noise: Path, monkeypatch: pytest.MonkeyPatch, format_: str, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(image_conversion, "MEMORY", MemoryBudget(6 * 96 * 64 - 1))
+    with pytest.raises(NotConverted, match=r"needs 0\.0 GB of memory as .* jpeg without optimizeCoding"):
+        converted(noise, format_, **options)
+    assert converted(noise, "jpeg", optimizeCoding=False).size == (96, 64)
+
+
+def test_the_default_of_a_large_jpeg_gives_way_and_a_set_option_does_not() -> None:
+    for given in ({"optimizeCoding": True}, {"mozjpeg": True}):
+        assert options_for(read_conversion({"format": "jpeg", "options": given}), 10**8)["optimizeCoding"]
+    plain = read_conversion({"format": "jpeg"})
+    assert [options_for(plain, count)["optimizeCoding"] for count in (10**7, 10**8)] == [True, False]
+
+
+def test_conversions_wait_for_memory_and_can_be_stopped() -> None:
+    budget, stop, begun = MemoryBudget(100), CancelToken(), list[int]()
+
+    def use(count: int, token: CancelToken) -> None:
+        with budget.taken(count, token):
+            begun.append(count)
+
+    with ThreadPoolExecutor(3) as pool:
+        with budget.taken(60, CancelToken()):
+            stopped, waiting = pool.submit(use, 50, stop), pool.submit(use, 500, CancelToken())
+            pool.submit(use, 40, CancelToken()).result(30)
+            stop.cancel()
+            with pytest.raises(Stopped):
+                stopped.result(30)
+            assert begun == [40]
+        waiting.result(30)
+    assert begun == [40, 500]

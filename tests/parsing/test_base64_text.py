@@ -2,10 +2,12 @@
 
 import base64
 import json
+import tracemalloc
 from urllib.parse import quote
 
 import pytest
 
+from comfyui_workflow.parsing import base64_text
 from comfyui_workflow.parsing.base64_text import decoded_base64
 
 CONTENT = bytes(range(256)) * 3 + b"\xfb\xff\xfe"
@@ -45,9 +47,29 @@ def test_padding_is_optional(cut: int, padding: str) -> None:
         "escaped slashes", "URL-safe", "spaces for plus", "quoted", "Python bytes", "percent", "percent URI",
     ],
 )  # fmt: skip
-def test_every_way_of_writing_is_decoded(given: str) -> None:
+@pytest.mark.parametrize("piece", [base64_text.PIECE_LETTERS, 4, 7])
+def test_every_way_of_writing_is_decoded(given: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large text is decoded in pieces."""
+    monkeypatch.setattr(base64_text, "PIECE_LETTERS", piece)
     assert "+" in PLAIN and "/" in PLAIN
     assert decoded_base64(given) == CONTENT
+
+
+@pytest.mark.parametrize("given", [f"{PLAIN}==", f"{PLAIN}=\n=\n", f"{PLAIN[:-1]}\n \n"])
+def test_padding_may_be_in_another_piece(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base64_text, "PIECE_LETTERS", len(PLAIN) - 2)
+    assert CONTENT.startswith(decoded_base64(given)[:700])
+
+
+def test_a_large_text_has_no_copies_of_its_size() -> None:
+    given = "data:image/png;base64," + base64.b64encode(bytes(9_000_000)).decode()
+    tracemalloc.start()
+    try:
+        assert decoded_base64(given) == bytes(9_000_000)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 2.4 * 9_000_000  # the content, room to grow, and the one that it is compared with
 
 
 @pytest.mark.parametrize("written", ["a+/v+7aa", "a+/v+7a+", "a+++++/+"])
@@ -63,11 +85,16 @@ def test_a_space_is_a_plus_sign(written: str) -> None:
         ("data:text/plain,hello", "is not base64"),
         ("ab!cdefg", "Only base64 data is allowed"),
         ("ab==cdef", "padding|base64"),
+        ("abcd=" + "cdef" * 9, "padding|base64|cut off"),
         ("/home/me/photo.png", "base64"),
         ("é", "ASCII|base64|cut off"),
     ],
 )
-def test_anything_else_is_refused(given: str, reason: str) -> None:
+@pytest.mark.parametrize("piece", [base64_text.PIECE_LETTERS, 4])
+def test_anything_else_is_refused(
+    given: str, reason: str, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base64_text, "PIECE_LETTERS", piece)
     with pytest.raises(ValueError, match=reason):
         decoded_base64(given)
 

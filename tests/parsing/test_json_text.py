@@ -4,7 +4,8 @@ import codecs
 
 import pytest
 
-from comfyui_workflow.parsing.json_text import parsed_json
+from comfyui_workflow.parsing import json_text
+from comfyui_workflow.parsing.json_text import json_digest, parsed_json
 
 TEXT = '{"text": "für 日本"}'
 
@@ -62,3 +63,41 @@ def test_an_error_says_where_it_is_and_what_to_do(content: str, advice: str) -> 
     with pytest.raises(ValueError, match=advice) as error:
         parsed_json(content.encode())
     assert "red" not in str(error.value), "the content may be a secret"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "18446744073709551615",
+        "123456789012345678901234567890123",
+        "[1, 1.0, 1e5, -0, -0.0, 0.1, 1e400, 5e-324, 1E+2, 100000000000000000000000.5]",
+        "[NaN, Infinity, -Infinity]",
+        '{"a": 1, "a": 2}',
+        r'"\ud83d\ude00 \ud800 \u0000 \/"',
+        "[" * 300 + "]" * 300,
+        '  {"a": [true, false, null, "für"]} ',
+    ],
+)
+def test_a_large_text_is_parsed_as_a_short_one(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = parsed_json(text.encode())
+    monkeypatch.setattr(json_text, "LARGE_BYTES", 0)
+    assert repr(parsed_json(text.encode())) == repr(expected)
+    assert repr(parsed_json(text.encode("utf-16"))) == repr(expected)
+
+
+@pytest.mark.parametrize("text", ["[1,]", "{'a': 1}", "[01]", "", "1 2", '"\n"', "9" * 5000])
+def test_a_large_text_is_refused_as_a_short_one(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError) as expected:
+        parsed_json(text.encode())
+    monkeypatch.setattr(json_text, "LARGE_BYTES", 0)
+    with pytest.raises(ValueError) as found:
+        parsed_json(text.encode())
+    assert str(found.value) == str(expected.value)
+
+
+def test_the_digest_tells_values_apart_that_are_equal_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [1, 1.0, True, "1", ["1"], {"1": 1}, [], {}, None, "", ["", ""], [[""], []], [[], [""]], "ab"]
+    assert len({json_digest(each) for each in values}) == len(values)
+    whole = json_digest(["a" * 10, "für"])
+    monkeypatch.setattr(json_text, "LARGE_BYTES", 3)
+    assert json_digest(["a" * 10, "für"]) == whole

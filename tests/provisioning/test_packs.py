@@ -1,10 +1,11 @@
 """Node packs on a machine behind a real sshd, from a local registry and a local git server; the restart."""
 
+import contextlib
 import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,32 @@ def test_comfyui_is_not_restarted_while_prompts_run(
     assert machine.pids() == before
     (machine.root / "queued").unlink()
     assert provide(request())[0].startswith("Installed the node pack fancy (v2.0.0)")
+
+
+def test_a_prompt_that_arrives_before_the_restart_is_not_lost(
+    provide: Provide, machine: Machine, commits: list[str]
+) -> None:
+    """Somebody else submits one after our look at the queue. Our own runs submit none meanwhile."""
+    (before,) = machine.pids()
+    said, is_alone = list[tuple[str, bool]](), threading.Event()
+
+    @contextlib.contextmanager
+    def alone() -> Iterator[None]:
+        is_alone.set()
+        yield
+        is_alone.clear()
+
+    def say(message: str) -> None:
+        if message.startswith("Restarting") and len(said) < 2:
+            (machine.root / "queued").touch()
+        if message.startswith("Waiting until the other prompts"):
+            assert machine.pids() == [before]
+            (machine.root / "queued").unlink()
+        said.append((message.split(maxsplit=1)[0], is_alone.is_set()))
+
+    provide(request(), say=say, alone=alone)
+    assert said == [("Installing", False), ("Restarting", True), ("Waiting", True), ("Restarting", True)]
+    assert machine.pids() not in ([], [before])
 
 
 def test_two_installations_are_one_after_the_other(

@@ -13,6 +13,7 @@ from comfyui_workflow.runs.credentials import NO_SECRETS
 from comfyui_workflow.runs.upload_target import UploadTarget, read_upload
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.storage.cache import DownloadCache
+from comfyui_workflow.storage.http import HttpHeader
 from comfyui_workflow.storage.huggingface import HuggingFace, HuggingFaceAccount
 from comfyui_workflow.storage.registry import StorageRegistry, StorageSettings
 from tests.storage.hub_server import TOKEN, Hub, running_hub
@@ -105,3 +106,34 @@ def test_a_file_is_downloaded_with_the_token(hub: Hub, tmp_path: Path, url: str)
     cache.get(url, tmp_path / "b.bin", NO_SECRETS, stop=CancelToken())
     assert (tmp_path / "b.bin").read_bytes() == b"content"
     assert hub.authorizations == {f"Bearer {TOKEN}"}
+
+
+OTHERS = [
+    "https://example.com/me/repo/resolve/main/a.png",
+    "https://huggingface.co.example.com/me/repo/resolve/main/a.png",
+    "https://huggingface.co@example.com/me/repo/resolve/main/a.png",
+    "https://huggingface.com/me/repo/resolve/main/a.png",
+    "https://cdn-lfs.huggingface.co/a.png",
+    "http://huggingface.co/me/repo/resolve/main/a.png",
+    "https://example.com/https://huggingface.co/me/repo/resolve/main/a.png",
+    "https://example.com/?url=https://huggingface.co/a.png",
+]
+
+
+@pytest.mark.parametrize("url", OTHERS)
+def test_the_token_goes_to_no_other_host(url: str) -> None:
+    """Nor to one of the same name without encryption."""
+    settings = StorageSettings(hugging_face=HuggingFaceAccount(token=TOKEN))
+    signed = StorageRegistry(settings, GuardedClient(may_reach_private=False)).signed(url, NO_SECRETS)
+    assert (signed.url, dict(signed.headers)) == (url, {})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://huggingface.co/me/repo/resolve/main/a.png", "hf://me/repo/a.png", "HF://me/repo/a.png"]
+)
+def test_the_header_of_the_settings_does_not_replace_the_token(url: str) -> None:
+    header = HttpHeader(name="Authorization", value="Bearer of others")
+    settings = StorageSettings(hugging_face=HuggingFaceAccount(token=TOKEN), http_header=header)
+    signed = StorageRegistry(settings, GuardedClient(may_reach_private=False)).signed(url, NO_SECRETS)
+    assert signed.url == "https://huggingface.co/me/repo/resolve/main/a.png"
+    assert signed.headers == {"Authorization": f"Bearer {TOKEN}"}

@@ -71,11 +71,12 @@ class PromptViews:
     spool_dir: Path
 
     def prompt(self) -> Response:
+        key = idempotency_key(f" {NAME} {self._target()}")
         body = _body()
         if _is_asynchronous(body):
-            return _accepted(self._submitted(body))
+            return _accepted(self._submitted(body, key))
         with self._waiting("send a webhook"):
-            return self._finished(self._submitted(body))
+            return self._finished(self._submitted(body, key))
 
     def state(self, prompt_id: str) -> Response:
         found = self.jobs.named(prompt_id, NAME)
@@ -136,8 +137,7 @@ class PromptViews:
     def _target(self) -> str:
         return request.headers.get(TARGET_HEADER, "").strip() or self.reader.default_target
 
-    def _submitted(self, body: dict[str, Any]) -> JobView:
-        key = idempotency_key(f" {NAME} {self._target()}")
+    def _submitted(self, body: dict[str, Any], key: str | None) -> JobView:
         before = self.jobs.submitted_before(key)
         return before or self.jobs.submit(self.reader.read(body, self._target()), key)
 

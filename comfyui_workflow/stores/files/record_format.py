@@ -53,9 +53,11 @@ class RecordFormat:
 
     def seal(self, record: bytes, version: int = 1) -> bytes:
         """Adds the head to a record, a JSON object without white space at its ends."""
-        body = record[1:] if self._own is None else record[1:].replace(self._own, _MARK)
-        comma = b"" if body == b"}" else b","
-        return b'{"version":%d,"crc32":"%s"%s%s' % (version, _checksum(version, body), comma, body)
+        record = record if self._own is None else record.replace(self._own, _MARK)
+        body = memoryview(record)[1:]  # a record may be large, so there are no copies of it
+        comma = b"" if len(body) == 1 else b","
+        head = b'{"version":%d,"crc32":"%s"%s' % (version, _checksum(version, body), comma)
+        return b"".join((head, body))
 
     def unseal(self, content: bytes, where: Path) -> bytes:
         """Checks and removes the head. Returns the record. `where` is the path for error messages.
@@ -84,7 +86,7 @@ class RecordFormat:
         return content.startswith(b'{"version":') and _HEAD.match(content) is not None
 
 
-def _checksum(version: int, body: bytes) -> bytes:
+def _checksum(version: int, body: bytes | memoryview) -> bytes:
     return b"%08x" % zlib.crc32(body, version)
 
 
