@@ -387,9 +387,9 @@ class ProvisionService:
             provision.stop.check()
 
     def _apply(self, provision: Provision, application: Application) -> None:
-        self._provisioner.apply_before_start(application)
+        plan = self._provisioner.apply_before_start(application)
         provision.note_started()
-        self._provisioner.apply_after_start(application)
+        self._provisioner.apply_after_start(application, plan)
         provision.show("Reading what is there now")
         lock = self._provisioner.lock(application)
         version = application.session.client.system().comfyui_version
