@@ -190,6 +190,24 @@ def test_a_killed_server_continues_and_a_cut_connection_too(
     assert "hush" not in f"{done}{server.log()}"
 
 
+def test_an_application_that_cannot_be_continued_says_so(
+    make_server: Callable[..., ServerProcess], instance: OpenSSHInstance, web: FileServer
+) -> None:
+    web.files["m"] = ServedFile(content=CONTENT, pause=threading.Event())
+    server = make_server(PROVISION_HOSTS=web.origin)
+    fleet = Fleet(server, instance.ssh_string)
+    fleet.provision(models(web))
+    fleet.until(lambda found: "KB of" in (found.get("activity") or ""))
+    server.kill()
+    (server.data_dir / "provision_orders" / "gpu").write_text("{damaged")
+    server.start()
+    done = fleet.until_ended()["provision"]
+    assert (done["status"], done["error"]) == (
+        "failed",
+        "It could not be continued after a restart of the server",
+    )
+
+
 def test_an_application_is_cancelled(
     make_server: Callable[..., ServerProcess], instance: OpenSSHInstance, web: FileServer
 ) -> None:
