@@ -297,6 +297,10 @@ def test_a_warm_up_that_fails_is_told_and_holds_nothing(
     assert told["message"].startswith("The warm-up failed: Node execution failed")
     assert fleet.run(painted(2))["status"] == "completed"
     assert len(instance.sandbox.executions()) == 2
+    fleet.server.kill()
+    fleet.server.start()
+    assert fleet.until_prepared("failed")["message"] == told["message"]  # from the history
+    assert len(instance.sandbox.executions()) == 2
     web.files["w"] = ServedFile(content=b"no workflow")
     instance.sandbox.restart()
     deadline = time.monotonic() + 60
