@@ -247,7 +247,7 @@ def test_an_installation_that_was_cut_off_continues(
     """The pack is in its place, but its requirements are not installed."""
     given, before = {"custom_nodes": ["fancy@1.0.0"]}, machine.pids()
     (machine.packages / "no index").touch()
-    with pytest.raises(ProvisionFailed, match="fancy cannot be installed: .*No matching"):
+    with pytest.raises(ProvisionFailed, match=r"fancy cannot be installed: .*No matching"):
         fleet.apply(given)
     assert (machine.packs / "fancy").exists()
     assert machine.pids() == before
