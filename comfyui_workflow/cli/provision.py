@@ -13,7 +13,11 @@ from comfyui_workflow.cli.exit_codes import ExitCode
 from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.client.errors import ServerUnreachable
-from comfyui_workflow.client.instance_documents import PlanItemDocument, ProvisionAnswer, ProvisionDocument
+from comfyui_workflow.client.instance_documents import (
+    PlanItemDocument,
+    ProvisionDocument,
+    ProvisionStateDocument,
+)
 from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.retry import Backoff
@@ -44,7 +48,7 @@ def read_manifest_file(file: IO[str]) -> str:
 
 def follow_provision(
     client: WorkflowServer, instance: str, pause: Callable[[float], None] = time.sleep
-) -> ProvisionAnswer:
+) -> ProvisionStateDocument:
     """Prints the log while it grows, and returns the last state. Raises: RequestRefused; ServerUnreachable if
     the server is away for too long."""
     number, shown, backoff = 0, "", Backoff()
@@ -72,7 +76,11 @@ def follow_provision(
 
 
 def conclude_provision(
-    started: ProvisionAnswer, ended: ProvisionAnswer | None, lock_file: Path | None, *, as_json: bool
+    started: ProvisionStateDocument,
+    ended: ProvisionStateDocument | None,
+    lock_file: Path | None,
+    *,
+    as_json: bool,
 ) -> NoReturn:
     """Prints the plan or the result, saves the lock, and exits with a code. `ended` is None after a dry
     run."""
@@ -106,11 +114,11 @@ def _show_activity(provision: ProvisionDocument, shown: str) -> str:
     return activity
 
 
-def _is_completed(ended: ProvisionAnswer) -> bool:
+def _is_completed(ended: ProvisionStateDocument) -> bool:
     return ended.provision is not None and ended.provision.status == "completed"
 
 
-def _save_lock(file: Path, ended: ProvisionAnswer) -> None:
+def _save_lock(file: Path, ended: ProvisionStateDocument) -> None:
     try:
         file.write_text(json.dumps(ended.lock, indent=2) + "\n")
     except OSError as error:
@@ -118,7 +126,7 @@ def _save_lock(file: Path, ended: ProvisionAnswer) -> None:
     say(f"Saved what is there: {file}")
 
 
-def _exit(ended: ProvisionAnswer) -> NoReturn:
+def _exit(ended: ProvisionStateDocument) -> NoReturn:
     provision = ended.provision
     if provision is None or provision.status == "cancelled":
         say("Cancelled; what was done stays")

@@ -203,7 +203,7 @@ class ProvisionDocument(Document, frozen=True, kw_only=True):
         return self.status == "running"
 
 
-class ProvisionAnswer(Document, frozen=True, kw_only=True):
+class ProvisionStateDocument(Document, frozen=True, kw_only=True):
     """`plan`: of a dry run. `lock`: what was on the machine after the last complete application."""
 
     message: str = ""

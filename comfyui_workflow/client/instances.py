@@ -12,7 +12,7 @@ from comfyui_workflow.client.instance_documents import (
     InstanceDocument,
     InstanceListDocument,
     InterruptionDocument,
-    ProvisionAnswer,
+    ProvisionStateDocument,
     QueueDocument,
     RemovalDocument,
 )
@@ -98,7 +98,7 @@ class NamedInstances:
         *,
         dry_run: bool = False,
         credentials: Sequence[Mapping[str, Any]] | None = None,
-    ) -> ProvisionAnswer:
+    ) -> ProvisionStateDocument:
         """Starts to put on the machine what a manifest names (an object, or its text in YAML or JSON), and
         returns at once; `provision_state` tells what becomes of it. With `dry_run` it returns the plan, and
         changes nothing."""
@@ -107,12 +107,14 @@ class NamedInstances:
             body["credentials"] = list(credentials)
         path = f"{_path(instance)}/provision"
         answer = self._calls.ask("POST", path, json=body, timeout_s=PLAN_TIMEOUT_S)
-        return self._calls.read(ProvisionAnswer, answer)
+        return self._calls.read(ProvisionStateDocument, answer)
 
-    def provision_state(self, instance: str, *, after: int = 0) -> ProvisionAnswer:
+    def provision_state(self, instance: str, *, after: int = 0) -> ProvisionStateDocument:
         """Returns the last application, with the lines of its log behind number `after`."""
         path = f"{_path(instance)}/provision"
-        return self._calls.read(ProvisionAnswer, self._calls.ask("GET", path, params={"after": str(after)}))
+        return self._calls.read(
+            ProvisionStateDocument, self._calls.ask("GET", path, params={"after": str(after)})
+        )
 
     def cancel_provision(self, instance: str) -> str:
         """Stops the application of a manifest; what was done stays. Returns the message of the server."""

@@ -200,13 +200,16 @@ class RunAttempt:
     def _await_preparation(self, run: Run) -> None:
         """Waits until an instance that has just come up is prepared. A prompt that may be there already is
         followed at once."""
-        if run.prompt_id is None:
-            self.preparations.wait(
-                key_of(run),
-                self.session,
-                self.abort,
-                lambda message: self._announce(Phase.WAITING, f"The instance is not ready yet: {message}"),
-            )
+        if run.prompt_id is not None:
+            return
+        began_s = time.monotonic()
+        self.preparations.wait(
+            key_of(run),
+            self.session,
+            self.abort,
+            lambda message: self._announce(Phase.WAITING, f"The instance is not ready yet: {message}"),
+        )
+        self.backoff.exclude(time.monotonic() - began_s)
 
     def _run(self) -> Run:
         return self.journal.get(self.run_id)

@@ -57,7 +57,9 @@ class ModelFolders:
                 begin = PurePosixPath(directory).parts
                 if parts[: len(begin)] == begin and len(parts) > len(begin):
                     return directory, "/".join(parts[len(begin) :])
-        below = parts[parts.index("models") + 1 :] if "models" in parts else parts
+        behind = [parts[at + 1 :] for at, each in enumerate(parts) if each == "models"]
+        known = [each for each in behind if each and each[0] in self._told]
+        below = parts if parts[0] in self._told else [*known, *behind, parts][0]
         if len(below) < 2 or below[0] == "/":
             raise ProvisionFailed(f"{shown(path)} is in no folder of models: give checkpoints/x.safetensors")
         folder = RENAMED_FOLDERS.get(below[0], below[0]) if below[0] not in self._told else below[0]

@@ -102,11 +102,10 @@ class ManifestProvisioner:
     def apply(self, of: Application) -> None:
         """Returns when the machine has everything. It may be repeated after a cut at any point. Raises: as
         `plan`."""
-        self.apply_before_start(of)
-        self.apply_after_start(of)
+        self.apply_after_start(of, self.apply_before_start(of))
 
-    def apply_before_start(self, of: Application) -> None:
-        """Applies everything but the models of `after_start`. Raises: as `plan`."""
+    def apply_before_start(self, of: Application) -> Plan:
+        """Applies everything but the models of `after_start`. Returns the plan. Raises: as `plan`."""
         plan, _ = self._plan(of)
         of.progress.planned(plan)
         if plan.refused:
@@ -120,16 +119,14 @@ class ManifestProvisioner:
         self._models(of, plan, is_before_start=True)
         if of.progress.restart_is_due(of.session):
             with of.alone():
-                of.progress.say(
-                    restart_comfyui(of.session, request_base(of.session), of.stop, of.progress.say)
-                )
+                base = request_base(of.session)
+                of.progress.say(restart_comfyui(of.session, base, of.stop, of.progress.say))
         of.progress.set_restart_due(None)
+        return plan
 
-    def apply_after_start(self, of: Application) -> None:
+    def apply_after_start(self, of: Application, plan: Plan) -> None:
         """Downloads the models of `after_start`. Raises: as `plan`."""
-        if any(not each.is_before_start for each in of.manifest.models):
-            plan, _ = self._plan(of)
-            self._models(of, plan, is_before_start=False)
+        self._models(of, plan, is_before_start=False)
 
     def lock(self, of: Application) -> dict[str, Any]:
         """Returns what is there now of everything that the manifest names, as a JSON object. Files that were

@@ -277,6 +277,7 @@ class ProvisionService:
                 key = None
             if key is None:
                 self._orders.forget(machine)
+                self._restored(machine)
                 continue
             provision = self._restored(machine) or Provision(machine, self._store, {})
             provision.status = ProvisionStatus.RUNNING
@@ -351,28 +352,33 @@ class ProvisionService:
 
     def _restored(self, machine: str) -> Provision | None:
         state = self._store.state(machine)
-        return None if state is None else Provision.restored(machine, self._store, state)
+        found = None if state is None else Provision.restored(machine, self._store, state)
+        is_given_up = found is not None and found.status is ProvisionStatus.RUNNING
+        if found is not None and is_given_up and self._orders.get(machine) is None:
+            found.end(ProvisionStatus.FAILED, "It could not be continued after a restart of the server")
+        return found
 
     def _run(self, provision: Provision, key: InstanceKey, order: Order) -> None:
         """The thread of an application."""
+        status, error = ProvisionStatus.COMPLETED, None
         with self._stop.on_cancel(partial(provision.stop.cancel, STOPPED)):
             try:
                 self._attempts(provision, key, order)
-                provision.end(ProvisionStatus.COMPLETED)
             except Stopped:
                 if self._stop.is_set:
                     return  # the next start continues
-                provision.end(ProvisionStatus.CANCELLED, "Cancelled; what was done stays")
-            except WorkflowError as error:
-                provision.end(ProvisionStatus.FAILED, shown(error))
-            except Exception as error:
+                status, error = ProvisionStatus.CANCELLED, "Cancelled; what was done stays"
+            except WorkflowError as failure:
+                status, error = ProvisionStatus.FAILED, shown(failure)
+            except Exception as failure:
                 log.exception("a bug of this server: a manifest is not applied")
-                provision.end(ProvisionStatus.FAILED, f"Internal error: {type(error).__name__}")
-        self._orders.forget(provision.machine)
+                status, error = ProvisionStatus.FAILED, f"Internal error: {type(failure).__name__}"
+        self._orders.forget(provision.machine)  # before the end is told: then no secret is left
+        provision.end(status, error)
 
     def _attempts(self, provision: Provision, key: InstanceKey, order: Order) -> None:
         """Repeats the application until it has succeeded. Raises: as `ManifestProvisioner.apply`."""
-        backoff = Backoff()
+        backoff, said = Backoff(), ""
         provision.marks = HighWaterMarks(backoff.reset)
         while True:
             try:
@@ -382,14 +388,16 @@ class ProvisionService:
             except WorkflowError as error:
                 if not error.is_transient or backoff.failing_for_s() > PATIENCE_S:
                     raise
-                provision.show(f"{str(error).rstrip('.')}; trying again")
+                if str(error) != said:
+                    said = str(error)
+                    provision.say(f"{said.rstrip('.')}; trying again")
             provision.stop.wait(backoff.next_wait_s())
             provision.stop.check()
 
     def _apply(self, provision: Provision, application: Application) -> None:
-        self._provisioner.apply_before_start(application)
+        plan = self._provisioner.apply_before_start(application)
         provision.note_started()
-        self._provisioner.apply_after_start(application)
+        self._provisioner.apply_after_start(application, plan)
         provision.show("Reading what is there now")
         lock = self._provisioner.lock(application)
         version = application.session.client.system().comfyui_version

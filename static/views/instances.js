@@ -43,10 +43,17 @@ function card(instance, costs) {
     el("p.quiet.small.name", {}, instance.ssh_connection),
     state.host_key ? hostKey(instance) : null,
     state.trouble && !state.host_key ? el("p.problem", {}, state.trouble) : null,
+    preparation(state.preparation),
     instance.idle_warning ? el("p.problem", { "data-severity": "warning" }, instance.idle_warning) : null,
     (state.devices ?? []).map(device),
     el("dl.facts", {}, facts(instance, costs).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
     el("div.actions", {}, buttons(instance)));
+}
+
+/** What the settings ask for after each start of ComfyUI: a manifest, a warm-up. */
+function preparation(told) {
+  if (!told || told.status === "done") return null;
+  return told.status === "failed" ? el("p.problem", { "data-severity": "warning" }, told.message) : el("p.quiet", {}, told.message);
 }
 
 function device({ name, vram_total, vram_free }) {

@@ -15,11 +15,13 @@ from comfyui_workflow.app import create_flask, create_jobs, path_policy, storage
 from comfyui_workflow.delivery.webhooks.sender import Outbox
 from comfyui_workflow.errors import ConnectionFailed
 from comfyui_workflow.execution.live_progress import LiveProgress
+from comfyui_workflow.execution.preparations import SubmissionGate
 from comfyui_workflow.instances.monitor import MonitorContext, MonitorOptions
 from comfyui_workflow.instances.monitors import InstanceMonitors
 from comfyui_workflow.instances.requests import InstanceRequests
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.usage import UsageLedger
+from comfyui_workflow.provisioning.manifests import ManifestProvisioner
 from comfyui_workflow.provisioning.offers import ModelOffers
 from comfyui_workflow.provisioning.packs import PackOffers, PackRules
 from comfyui_workflow.provisioning.rules import DownloadRules
@@ -35,6 +37,7 @@ from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService
 from comfyui_workflow.services.notifications import RunNotifier, RunNotifierTools
 from comfyui_workflow.services.path_policy import PathPolicy
+from comfyui_workflow.services.provisions import ProvisionService
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.services.validation import ValidationService
@@ -49,6 +52,7 @@ from comfyui_workflow.stores.base import RunStore
 from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
+from comfyui_workflow.stores.files.provisions import FileProvisionStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import (
@@ -182,6 +186,14 @@ def parts_of(
         instances=named_instances(settings, sessions),
         models=ModelService(sessions, DownloadRules(hosts=("models.example",))),
         model_downloads=ModelDownloads(sessions, DownloadRules(hosts=("models.example",))),
+        provisions=ProvisionService(
+            sessions=sessions,
+            provisioner=ManifestProvisioner(PackRules(), PackOffers(PackRules(), NO_WEB)),
+            store=FileProvisionStore(settings.data_dir / "provisions"),
+            orders=ApiKeys(settings.data_dir / "provision_orders"),
+            alone=SubmissionGate().alone,
+            key_of=lambda _: None,
+        ),
         inspector=ValidationService(
             sessions, ModelOffers(DownloadRules(), NO_WEB), PackOffers(PackRules(), NO_WEB)
         ),

@@ -139,6 +139,7 @@ ROUTES = [
     "/{id}/logs",
     "/{id}/free",
     "/{id}/interrupt",
+    "/{id}/provision",
     "/{id}/connect",
     "/{id}/disconnect",
     "/{id}/forget-host-key",
@@ -184,6 +185,37 @@ def test_every_route_answers_in_json(  # noqa: PLR0917 - hypothesis names them
 def test_what_is_asked_of_one_may_be_anything(api: Api, body: Json, route: str) -> None:
     api.emptied().directory.add(FULL)
     check(api.client.post(f"{BASE}/primary/{route}", data=wire(body), content_type="application/json"))
+
+
+MANIFEST: dict[str, Json] = {
+    "apt": ["ffmpeg", "libgl1=1.0"],
+    "pip": ["numpy==2.1.0", "x[y]>=1,<2; python_version>'3'", "git+https://github.com/u/r@v1"],
+    "custom_nodes": ["fancy@1.0", "https://github.com/u/r/tree/main", "u/r"],
+    "models": {
+        "before_start": [
+            {"url": "https://h/x?token=1", "local_path": "loras/x.safetensors", "sha256": "a" * 64}
+        ],
+        "after_start": [],
+    },
+}
+
+
+@effort(200)
+@given(manifest=mutations(MANIFEST) | values | texts)
+@example(manifest="a: [")
+@example(manifest="x: 2026-99-99")
+@example(manifest="? [a]\n: b")
+@example(manifest="? {a: b}\n: c")
+@example(manifest="<<: [a]")
+@example(manifest="a: !!binary x")
+@example(manifest="\x00")
+@example(manifest="%YAML 9.9\n---\na")
+def test_a_manifest_may_be_anything(api: Api, manifest: Json) -> None:
+    api.emptied().directory.add(FULL)
+    body = wire({"manifest": manifest, "dry_run": True})
+    answer = api.client.post(f"{BASE}/primary/provision", data=body, content_type="application/json")
+    check(answer)
+    assert answer.status_code in (400, 502)
 
 
 FILE: dict[str, Json] = {

@@ -17,6 +17,7 @@ from tests.checked_client import check_answer
 from tests.instance import OpenSSHInstance
 from tests.integration.graphs import failing, painted, slow
 from tests.provisioning.file_server import FileServer, ServedFile
+from tests.provisioning.machine import Machine, serve_repository
 from tests.provisioning.workflows import graph
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import Json, ServerProcess
@@ -45,10 +46,9 @@ def instance(tmp_path: Path) -> Iterator[OpenSSHInstance]:
 class Fleet:
     """A server with one instance, `gpu`."""
 
-    def __init__(self, server: ServerProcess, instance: OpenSSHInstance, *, is_kept: bool = False) -> None:
+    def __init__(self, server: ServerProcess, ssh_string: str, *, is_kept: bool = False) -> None:
         self.server = server
-        self.instance = instance
-        self.ask("POST", "", {"name": "gpu", "ssh_connection": instance.ssh_string})
+        self.ask("POST", "", {"name": "gpu", "ssh_connection": ssh_string})
         if is_kept:
             self.ask("POST", "/gpu/connect")
 
@@ -113,7 +113,7 @@ def test_a_plan_changes_nothing_and_an_application_is_done_once(
 ) -> None:
     web.files["m"] = ServedFile(content=CONTENT, token="hush")
     server = make_server(PROVISION_HOSTS=web.origin, PROVISION_TOKENS="127.0.0.1=hush")
-    fleet = Fleet(server, instance)
+    fleet = Fleet(server, instance.ssh_string)
     assert fleet.state() == {"success": True, "provision": None, "lock": None}
     planned = fleet.provision(models(web), dry_run=True)["plan"]
     assert [each["action"] for each in planned["items"]] == ["download"]
@@ -149,7 +149,7 @@ REFUSED = [
 def test_what_is_not_allowed_is_refused(
     make_server: Callable[..., ServerProcess], instance: OpenSSHInstance, web: FileServer
 ) -> None:
-    fleet = Fleet(make_server(), instance)
+    fleet = Fleet(make_server(), instance.ssh_string)
     for body, status, reason in REFUSED:
         assert reason in fleet.ask("POST", "/gpu/provision", body, status)["message"]
     assert fleet.ask("POST", "/other/provision", {"manifest": {}}, 404)["code"] == "instance_not_found"
@@ -166,7 +166,7 @@ def test_a_killed_server_continues_and_a_cut_connection_too(
 ) -> None:
     file = web.files["m"] = ServedFile(content=CONTENT, pause=threading.Event())
     server = make_server(PROVISION_HOSTS=web.origin)
-    fleet = Fleet(server, instance)
+    fleet = Fleet(server, instance.ssh_string)
     secret = {**models(web, url=web.url("m?key=hush"))}
     web.files["m?key=hush"] = file
     fleet.provision(secret)
@@ -190,11 +190,29 @@ def test_a_killed_server_continues_and_a_cut_connection_too(
     assert "hush" not in f"{done}{server.log()}"
 
 
+def test_an_application_that_cannot_be_continued_says_so(
+    make_server: Callable[..., ServerProcess], instance: OpenSSHInstance, web: FileServer
+) -> None:
+    web.files["m"] = ServedFile(content=CONTENT, pause=threading.Event())
+    server = make_server(PROVISION_HOSTS=web.origin)
+    fleet = Fleet(server, instance.ssh_string)
+    fleet.provision(models(web))
+    fleet.until(lambda found: "KB of" in (found.get("activity") or ""))
+    server.kill()
+    (server.data_dir / "provision_orders" / "gpu").write_text("{damaged")
+    server.start()
+    done = fleet.until_ended()["provision"]
+    assert (done["status"], done["error"]) == (
+        "failed",
+        "It could not be continued after a restart of the server",
+    )
+
+
 def test_an_application_is_cancelled(
     make_server: Callable[..., ServerProcess], instance: OpenSSHInstance, web: FileServer
 ) -> None:
     web.files["m"] = ServedFile(content=CONTENT, pause=threading.Event())
-    fleet = Fleet(make_server(PROVISION_HOSTS=web.origin), instance)
+    fleet = Fleet(make_server(PROVISION_HOSTS=web.origin), instance.ssh_string)
     fleet.provision(models(web))
     fleet.until(lambda found: "KB of" in (found.get("activity") or ""))
     fleet.ask("DELETE", "/gpu/provision")
@@ -207,7 +225,7 @@ def test_the_manifest_of_the_settings_is_applied_before_the_first_run(
 ) -> None:
     file = web.files["m"] = ServedFile(content=CONTENT, pause=threading.Event())
     server = make_server(PROVISION_HOSTS=web.origin, MANIFEST_JSON=json.dumps(models(web)))
-    fleet = Fleet(server, instance)
+    fleet = Fleet(server, instance.ssh_string)
     run = server.execute("gpu", graph("new.safetensors"))
     waiting = server.until(run, lambda p: "not ready yet" in (p["message"] or ""))
     assert waiting["status"] == "queued" or waiting["phase"] == "waiting"
@@ -224,7 +242,7 @@ def test_the_manifest_of_the_settings_is_applied_before_the_first_run(
 def test_a_manifest_that_fails_is_told_and_holds_nothing(
     make_server: Callable[..., ServerProcess], instance: OpenSSHInstance, web: FileServer
 ) -> None:
-    fleet = Fleet(make_server(MANIFEST_JSON=json.dumps(models(web))), instance)
+    fleet = Fleet(make_server(MANIFEST_JSON=json.dumps(models(web))), instance.ssh_string)
     assert fleet.run(painted(1))["status"] == "completed"
     assert "not in COMFYUI_WORKFLOW_PROVISION_HOSTS" in fleet.until_prepared("failed")["message"]
 
@@ -243,7 +261,7 @@ def test_each_start_of_comfyui_is_warmed_up_once(
     file = tmp_path / "warm-up.json"
     file.write_text(json.dumps(slow(2, steps=2, seconds_per_step=0.5)))
     server = make_server(WARMUP_PROMPT_FILE=file, connection_idle_s=60)
-    fleet = Fleet(server, instance)
+    fleet = Fleet(server, instance.ssh_string)
     run = server.execute("gpu", painted(1))
     server.until(run, lambda p: "not ready yet: Warming up" in (p["message"] or ""))
     assert fleet.readiness == 503
@@ -274,10 +292,14 @@ def test_a_warm_up_that_fails_is_told_and_holds_nothing(
     make_server: Callable[..., ServerProcess], instance: OpenSSHInstance, tmp_path: Path, web: FileServer
 ) -> None:
     web.files["w"] = ServedFile(content=json.dumps(failing()).encode())
-    fleet = Fleet(make_server(WARMUP_PROMPT_URL=web.url("w")), instance, is_kept=True)
+    fleet = Fleet(make_server(WARMUP_PROMPT_URL=web.url("w")), instance.ssh_string, is_kept=True)
     told = fleet.until_prepared("failed")
     assert told["message"].startswith("The warm-up failed: Node execution failed")
     assert fleet.run(painted(2))["status"] == "completed"
+    assert len(instance.sandbox.executions()) == 2
+    fleet.server.kill()
+    fleet.server.start()
+    assert fleet.until_prepared("failed")["message"] == told["message"]  # from the history
     assert len(instance.sandbox.executions()) == 2
     web.files["w"] = ServedFile(content=b"no workflow")
     instance.sandbox.restart()
@@ -296,7 +318,7 @@ def test_the_command(
     make_server: Callable[..., ServerProcess], instance: OpenSSHInstance, web: FileServer, tmp_path: Path
 ) -> None:
     web.files["m"] = ServedFile(content=CONTENT)
-    fleet = Fleet(make_server(PROVISION_HOSTS=web.origin), instance)
+    fleet = Fleet(make_server(PROVISION_HOSTS=web.origin), instance.ssh_string)
     file, lock = tmp_path / "manifest.yaml", tmp_path / "lock.json"
     model = f"{{url: {web.url('m')}, local_path: checkpoints/new.safetensors}}"
     file.write_text(f"models:\n  before_start:\n    - {model}\n")
@@ -316,3 +338,41 @@ def test_the_command(
     assert (refused.returncode, "apt must be a list" in refused.stderr) == (2, True)
     file.write_text("pip: ['x @ https://example.com/x.whl']")
     assert run_command(*command, "--dry-run").returncode == 1
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """A fake ComfyUI that can be restarted, and has node packs."""
+    machine = Machine(tmp_path / "ComfyUI")
+    machine.start()
+    yield machine
+    machine.close()
+
+
+def test_a_server_that_is_killed_while_git_clones_continues(
+    make_server: Callable[..., ServerProcess], machine: Machine, web: FileServer, tmp_path: Path
+) -> None:
+    commits = serve_repository(web, tmp_path)
+    pack = max(
+        (name for name in web.files if "fancy.git/objects/" in name), key=lambda n: len(web.files[n].content)
+    )
+    pause = web.files[pack].pause = threading.Event()
+    sshd = Sshd(tmp_path / "sshd")
+    sshd.start_shells_in(tmp_path / "home")
+    host = web.origin.partition("://")[2]
+    server = make_server(PROVISION_HOSTS=web.origin, PROVISION_PACKS=f"{host}/fancy")
+    with sshd:
+        fleet = Fleet(server, sshd.ssh_string(comfyui_port=machine.port))
+        fleet.provision({"pip": ["numpi==1.0"], "custom_nodes": [f"{web.url('fancy.git')}@v1.0.0"]})
+        fleet.until(lambda _: bool(web.gets(pack)))
+        (before,) = machine.pids()
+        server.kill()
+        pause.set()
+        server.start()
+        done = fleet.until_ended()
+    assert done["provision"]["status"] == "completed", done
+    assert [each["action"] for each in done["provision"]["plan"]] == ["none", "install"]
+    assert done["lock"]["custom_nodes"][0]["commit"] == commits[0]
+    assert machine.pip_log.read_text().count("numpi") == 1
+    assert machine.pids() != [before]
+    assert str(done["provision"]["log"]).count("Restarting ComfyUI") == 1

@@ -12,8 +12,8 @@ def requirements(words: list[str]) -> list[str]:
 
 def install(directory: Path, requirement: str) -> None:
     name, _, version = requirement.partition("==")
-    if name == "impossible":
-        sys.exit("ERROR: No matching distribution found for impossible")
+    if name == "impossible" or (directory / "no index").exists():
+        sys.exit(f"ERROR: No matching distribution found for {name}")
     info = directory / f"{name}-{version or '1'}.dist-info"
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version or '1'}\n")

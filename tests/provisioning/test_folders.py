@@ -50,3 +50,35 @@ def test_a_kind_that_nothing_tells_is_an_error() -> None:
         folder_of(None, ("some", "thing"))
     with pytest.raises(ProvisionFailed, match="Nothing tells"):
         folder_of(None)
+
+
+PLACES = [
+    ("checkpoints/x.ckpt", ("/c/models/checkpoints", "x.ckpt")),
+    ("models/checkpoints/sub/x.ckpt", ("/c/models/checkpoints", "sub/x.ckpt")),
+    ("/opt/ComfyUI/models/upscale_models/x.pth", ("/big/upscale", "x.pth")),
+    ("/data/models/ComfyUI/models/upscale_models/x.pth", ("/big/upscale", "x.pth")),
+    ("/c/output/checkpoints/x.ckpt", ("/c/output/checkpoints", "x.ckpt")),
+    ("checkpoints/models/x.ckpt", ("/c/models/checkpoints", "models/x.ckpt")),
+    ("/opt/ComfyUI/models/of_a_pack/x.ckpt", ("/c/models/of_a_pack", "x.ckpt")),
+]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=[path for path, _ in PLACES])
+def test_the_path_of_another_machine_is_found_on_this_one(place: tuple[str, tuple[str, str]]) -> None:
+    path, found = place
+    assert ModelFolders(TOLD, "/c/input", lambda kind: NAMES[kind]).place_of(path) == found
+
+
+REFUSED = [
+    "/etc/x.ckpt",
+    "custom_nodes/x.ckpt",
+    "/c/custom_nodes/x.ckpt",
+    "models/x.ckpt",
+    "/c/models/checkpoints",
+]
+
+
+@pytest.mark.parametrize("path", REFUSED)
+def test_a_path_in_no_folder_of_models_is_refused(path: str) -> None:
+    with pytest.raises(ProvisionFailed, match="no folder"):
+        ModelFolders(TOLD, "/c/input", lambda kind: NAMES[kind]).place_of(path)

@@ -135,6 +135,7 @@ REFUSED = [
     ("models: {before_start: [{url: 'file:///x', local_path: a/x}]}", "downloads only from URLs"),
     ("models: {before_start: [{url: 'https://h/x', local_path: a/x, sha256: 1}]}", "64 hexadecimal digits"),
     ("apt: [a]\napt: [b]", "apt is there twice"),
+    ("? [a]\n: b", "a field must have a name"),
     ("x: &a [1]\ny: *a", "aliases (*name) are not supported"),
     ("!!python/object/apply:os.system [ls]", "not valid YAML"),
     ("[" * 5000, "not valid YAML"),

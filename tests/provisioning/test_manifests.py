@@ -245,13 +245,17 @@ def test_an_installation_that_was_cut_off_continues(
     fleet: Fleet, machine: Machine, web: FileServer, commits: list[str]
 ) -> None:
     """The pack is in its place, but its requirements are not installed."""
-    given = {"custom_nodes": ["fancy@1.0.0"]}
-    fleet.apply(given)
-    (machine.packs / "fancy" / ".git" / "comfyui-workflow-unfinished").touch()
-    machine.pip_log.unlink()
+    given, before = {"custom_nodes": ["fancy@1.0.0"]}, machine.pids()
+    (machine.packages / "no index").touch()
+    with pytest.raises(ProvisionFailed, match=r"fancy cannot be installed: .*No matching"):
+        fleet.apply(given)
+    assert (machine.packs / "fancy").exists()
+    assert machine.pids() == before
+    (machine.packages / "no index").unlink()
     assert fleet.actions(given) == ["update"]
     fleet.apply(given)
-    assert "fancy/requirements.txt" in machine.pip_log.read_text()
+    assert list(machine.packages.glob("something-1.dist-info"))
+    assert machine.pids() != before
     assert fleet.actions(given) == ["none"]
 
 
