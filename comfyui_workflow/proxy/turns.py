@@ -6,6 +6,7 @@ response, and uses its connection. It does not wait for long: the other one may 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -21,10 +22,12 @@ def turn_count(round_trip_s: float) -> int:
 
 
 class Turns:
-    """Belongs to the event loop."""
+    """Belongs to the event loop. First come, first served."""
 
     def __init__(self, count: int) -> None:
-        self._free = asyncio.Semaphore(count)
+        self._free_count = count
+        self._waiting: deque[asyncio.Future[bool]] = deque()
+        """Each gets True with its turn, or False when it has waited long enough."""
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
@@ -34,13 +37,35 @@ class Turns:
             yield
         finally:
             if has_turn:
-                self._free.release()
+                self._release()
 
     async def _take(self) -> bool:
-        if not self._free.locked():
-            return await self._free.acquire()
+        if self._free_count:
+            self._free_count -= 1
+            return True
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[bool] = loop.create_future()
+        self._waiting.append(turn)
+        timer = loop.call_later(PATIENCE_S, _resolve, turn, False)
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                return await self._free.acquire()
-        except TimeoutError:
-            return False
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled() and turn.result():
+                self._release()
+            raise
+        finally:
+            timer.cancel()
+
+    def _release(self) -> None:
+        while self._waiting:
+            if _resolve(self._waiting.popleft(), True):
+                return
+        self._free_count += 1
+
+
+def _resolve(turn: "asyncio.Future[bool]", has_turn: bool) -> bool:
+    """Returns False if nobody waits for this turn any more."""
+    if turn.done():
+        return False
+    turn.set_result(has_turn)
+    return True
