@@ -26,8 +26,10 @@ class Turns:
 
     def __init__(self, count: int) -> None:
         self._free_count = count
-        self._waiting: deque[asyncio.Future[bool]] = deque()
-        """Each gets True with its turn, or False when it has waited long enough."""
+        self._waiting: deque[tuple[float, asyncio.Future[bool]]] = deque()
+        """When its patience ends, and what gets True with its turn, or False then. One timer serves all: they
+        are equally patient."""
+        self._ending: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
@@ -45,22 +47,27 @@ class Turns:
             return True
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[bool] = loop.create_future()
-        self._waiting.append(turn)
-        timer = loop.call_later(PATIENCE_S, _resolve, turn, False)
+        self._waiting.append((loop.time() + PATIENCE_S, turn))
+        if self._ending is None:
+            self._ending = loop.call_later(PATIENCE_S, self._end_patience)
         try:
             return await turn
         except asyncio.CancelledError:
             if not turn.cancelled() and turn.result():
                 self._release()
             raise
-        finally:
-            timer.cancel()
 
     def _release(self) -> None:
         while self._waiting:
-            if _resolve(self._waiting.popleft(), True):
+            if _resolve(self._waiting.popleft()[1], True):
                 return
         self._free_count += 1
+
+    def _end_patience(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting and self._waiting[0][0] <= loop.time():
+            _resolve(self._waiting.popleft()[1], False)
+        self._ending = loop.call_at(self._waiting[0][0], self._end_patience) if self._waiting else None
 
 
 def _resolve(turn: "asyncio.Future[bool]", has_turn: bool) -> bool:
