@@ -135,13 +135,14 @@ def test_a_connection_is_kept_after_a_response(method: str, answer: bytes, conte
     asyncio.run(main())
 
 
-def test_a_response_that_is_not_read_ends_its_connection() -> None:
+@pytest.mark.parametrize("answer", [GOOD[:-1], GOOD])
+def test_a_response_that_is_not_read_ends_its_connection(answer: bytes) -> None:
     async def main() -> None:
-        server = Server(answers=(GOOD[:-1], GOOD))
+        server = Server(answers=(answer, GOOD))
         async with connections(server) as made:
-            answer = await made.request("GET", "/", [], None)
-            assert (answer.status, answer.content_length) == (200, 2)
-            answer.release()
+            unread = await made.request("GET", "/", [], None)
+            assert (unread.status, unread.content_length) == (200, 2)
+            unread.release()
             await server.has_lost_one.wait()
 
     asyncio.run(main())
