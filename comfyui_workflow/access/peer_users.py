@@ -16,6 +16,7 @@ import pwd
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,8 @@ _NOT_SUPPORTED = (
     errno.EINVAL,
     errno.ENOSYS,
 )
+
+_of_thread = threading.local()
 
 Address = tuple[str, int]
 
@@ -107,18 +110,29 @@ def _ask_kernel(family: socket.AddressFamily, client: Address, server: Address) 
     wanted = struct.pack("!HH", client[1], server[1]) + b"".join(packed)
     wanted += struct.pack("=III", 0, _NO_COOKIE, _NO_COOKIE)
     request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE) + wanted
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
-    ) as kernel:
-        kernel.settimeout(_TIMEOUT_S)
-        kernel.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, 1, 0, 0) + request)
-        response = kernel.recv(8192)
+    response = _exchange(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, 1, 0, 0) + request)
     if _HEADER.unpack_from(response)[1] == _NLMSG_ERROR:
         number = -struct.unpack_from("=i", response, _HEADER.size)[0]
         raise OSError(number, os.strerror(number))
     *_, found, _, _, _, uid, inode = _RESPONSE.unpack_from(response, _HEADER.size)
     is_same = found[:4] == wanted[:4]  # a listener on the client's port matches too, but has no peer
     return int(uid) if inode and is_same else None
+
+
+def _exchange(request: bytes) -> bytes:
+    """Asks over a socket that the thread keeps: opening one takes longer than the lookup. Raises: OSError."""
+    kernel: socket.socket | None = getattr(_of_thread, "kernel", None)
+    if kernel is None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        kernel = _of_thread.kernel = socket.socket(socket.AF_NETLINK, kind, _NETLINK_SOCK_DIAG)
+        kernel.settimeout(_TIMEOUT_S)
+    try:
+        kernel.send(request)
+        return kernel.recv(8192)
+    except OSError:  # the response may still come: it must not answer the next request
+        _of_thread.kernel = None
+        kernel.close()
+        raise
 
 
 def _is_lookup_supported() -> bool:

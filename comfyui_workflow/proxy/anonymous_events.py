@@ -64,6 +64,8 @@ class AnonymousEvents:
         if self._task is None or self._task.done():
             self._is_open.clear()
             self._task = asyncio.create_task(self._run())
+        if self._is_open.is_set():
+            return
         is_open = asyncio.create_task(self._is_open.wait())
         either = {self._task, is_open}
         await asyncio.wait(either, timeout=OPEN_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
 """Headers that are forwarded to the instance, and the check of Host and Origin for requests to a local
 port."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -19,16 +19,18 @@ from comfyui_workflow.access.origins import (
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.proxy.model import PortPolicy
 
-HOP_BY_HOP_HEADERS = {
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-}
+HOP_BY_HOP_HEADERS = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
 """RFC 9110, section 7.6.1: headers that belong to one connection only."""
 HANDSHAKE_HEADERS = {
     "sec-websocket-key",
@@ -45,25 +47,36 @@ def server_token_headers(headers: Mapping[str, str], token: str | None) -> tuple
     return ("authorization",) if is_bearer(headers.get("Authorization", ""), token) else ()
 
 
-def forwarded_headers(raw: Iterable[tuple[bytes, bytes]], *without: str) -> CIMultiDict[str]:
-    """Returns all end-to-end headers, in their order, repeated ones included. The login cookie of this server
-    is removed: browsers send cookies to every port of a host. So is `Sec-Fetch-Site: cross-site`: a newer
-    ComfyUI refuses such requests, and here it is decided which of them are allowed (`refusal_of`)."""
-    headers: CIMultiDict[str] = CIMultiDict()
-    dropped = list(without)
-    for name_bytes, value_bytes in raw:
-        name, value = name_bytes.decode("latin-1"), value_bytes.decode("utf-8", "surrogateescape")
-        lower = name.lower()
-        if lower == "cookie":
-            value = without_login(value)
-        elif lower == "connection":
-            dropped += (each.strip() for each in value.split(","))
-        elif lower == "sec-fetch-site" and value == "cross-site":
+def end_to_end_headers(
+    raw: Iterable[tuple[bytes, bytes]], *without: str
+) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Yields the name in lower case, the name and the value of all end-to-end headers, in their order,
+    repeated ones included. The login cookie of this server is removed: browsers send cookies to every port of
+    a host. So is `Sec-Fetch-Site: cross-site`: a newer ComfyUI refuses such requests, and here it is decided
+    which of them are allowed (`refusal_of`)."""
+    lowered = [(name.lower(), name, value) for name, value in raw]
+    dropped = HOP_BY_HOP_HEADERS.union(each.encode() for each in without)
+    for lower, _, value in lowered:
+        if lower == b"connection":
+            dropped = dropped.union(each.strip() for each in value.lower().split(b","))
+    for lower, name, value in lowered:
+        if lower in dropped or (lower == b"sec-fetch-site" and value == b"cross-site"):
             continue
-        if lower not in HOP_BY_HOP_HEADERS and (value or lower != "cookie"):
-            headers.add(name, value)
-    for name in dropped:
-        headers.popall(name, None)
+        if lower != b"cookie":
+            yield lower, name, value
+        elif cookies := _without_login(value):
+            yield lower, name, cookies
+
+
+def _without_login(value: bytes) -> bytes:
+    return without_login(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
+def forwarded_headers(raw: Iterable[tuple[bytes, bytes]], *without: str) -> CIMultiDict[str]:
+    """Returns the end-to-end headers as text."""
+    headers: CIMultiDict[str] = CIMultiDict()
+    for _, name, value in end_to_end_headers(raw, *without):
+        headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
     return headers
 
 

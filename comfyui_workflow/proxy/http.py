@@ -11,14 +11,15 @@ import aiohttp
 from aiohttp import web
 
 from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
-from comfyui_workflow.proxy.headers import forwarded_headers
+from comfyui_workflow.proxy.headers import end_to_end_headers, forwarded_headers
 from comfyui_workflow.proxy.lease import BROKEN, InstanceLease, Upstream
+from comfyui_workflow.proxy.plain_requests import Answer
 from comfyui_workflow.proxy.route_connector import NotConnected
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MAX_RELAYED_BYTES = 1024 * 1024
 
-
+AnyAnswer = Answer | aiohttp.ClientResponse
 OnAnswer = Callable[[int, bytes], None]
 """Gets the status and the first MAX_RELAYED_BYTES of a complete response."""
 
@@ -81,7 +82,7 @@ async def _send(
     upstream: Upstream,
     body: bytes | None,
     without: tuple[str, ...],
-) -> aiohttp.ClientResponse:
+) -> AnyAnswer:
     """Raises: InstanceUnreachable if nothing was sent, or only a request without side effects; AnswerLost."""
     is_harmless = request.method in ("GET", "HEAD") and not request.body_exists
     try:
@@ -90,9 +91,10 @@ async def _send(
     except BROKEN as error:
         raise lease.forget(upstream, error) from error
     try:
-        return await _start(
-            request, upstream, body, without, upstream.kept if is_harmless else upstream.fresh
-        )
+        if body is None and request.body_exists:
+            return await _start_streaming(request, upstream, without)
+        headers = end_to_end_headers(request.raw_headers, "expect", *without)
+        return await upstream.plain.request(request.method, request.raw_path, headers, body)
     except BROKEN as error:
         gone = lease.forget(upstream, error)
         if is_harmless or isinstance(error, NotConnected):
@@ -103,24 +105,17 @@ async def _send(
         ) from error
 
 
-async def _start(
-    request: web.BaseRequest,
-    upstream: Upstream,
-    body: bytes | None,
-    without: tuple[str, ...],
-    session: aiohttp.ClientSession,
+async def _start_streaming(
+    request: web.BaseRequest, upstream: Upstream, without: tuple[str, ...]
 ) -> aiohttp.ClientResponse:
-    is_streamed = body is None and request.body_exists
-    expects = request.headers.get("Expect", "").lower() == "100-continue"
-    dropped = ("expect", *without, *(() if body is None else ("content-length",)))
-    headers = forwarded_headers(request.raw_headers, *dropped)
-    return await session.request(
+    """Sends a request whose body is still arriving."""
+    return await upstream.fresh.request(
         request.method,
         upstream.url(request.raw_path),
-        headers=headers,
-        data=body_of(request) if is_streamed else body,
+        headers=forwarded_headers(request.raw_headers, "expect", *without),
+        data=body_of(request),
         allow_redirects=False,
-        expect100=expects and is_streamed,
+        expect100=request.headers.get("Expect", "").lower() == "100-continue",
     )
 
 
@@ -132,7 +127,7 @@ class _HeldHead(web.StreamResponse):
 
 
 async def _pass_on(
-    request: web.BaseRequest, answer: aiohttp.ClientResponse, on_answer: OnAnswer | None
+    request: web.BaseRequest, answer: AnyAnswer, on_answer: OnAnswer | None
 ) -> web.StreamResponse:
     kind = _HeldHead if _has_known_body(request, answer) else web.StreamResponse
     headers = forwarded_headers(answer.raw_headers)
@@ -153,7 +148,7 @@ async def _pass_on(
     return response
 
 
-def _has_known_body(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> bool:
+def _has_known_body(request: web.BaseRequest, answer: AnyAnswer) -> bool:
     """True if the response has a body, and its length is known. An endless one, like a stream of events, may
     begin much later than its head."""
     has_body = request.method != "HEAD" and answer.status not in (204, 304)

@@ -22,6 +22,13 @@ from yarl import URL
 from comfyui_workflow.errors import ComfyUIUnavailable, NothingListens, WorkflowError
 from comfyui_workflow.proxy.error_responses import InstanceUnreachable
 from comfyui_workflow.proxy.model import Route
+from comfyui_workflow.proxy.plain_requests import (
+    FRESH_FOR_S,
+    KEPT_FOR_S,
+    LONGEST_LINE_BYTES,
+    READ_BYTES,
+    PlainConnections,
+)
 from comfyui_workflow.proxy.route_connector import NotConnected, RouteConnector
 from comfyui_workflow.proxy.turns import Turns, turn_count
 
@@ -44,13 +51,7 @@ BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
 """Errors of a request whose connection cannot be opened, or breaks."""
 PING_TIMEOUT_S = 10.0
 PING_VALID_S = 2.0
-KEPT_FOR_S = 15.0
-FRESH_FOR_S = 1.0
-"""How long a connection is kept open after a response. Servers close idle connections too, some after five
-seconds."""
 MAX_PING_BYTES = 64 * 1024
-LONGEST_LINE_BYTES = 64 * 1024
-READ_BYTES = 256 * 1024
 
 
 class AnswerTooLong(aiohttp.ClientPayloadError):
@@ -112,9 +113,9 @@ class SessionThread:
 
 
 class Upstream:
-    """HTTP access to the ComfyUI of an instance through one leased session. The client session `kept` reuses
-    its connections. `fresh` reuses only those that were in use a moment ago, so that no request is sent on a
-    dead connection."""
+    """HTTP access to the ComfyUI of an instance through one leased session: `plain` for requests whose body
+    is at hand, and client sessions for others. The session `kept` reuses its connections. `fresh` reuses only
+    those that were in use a moment ago, so that no request is sent on a dead connection."""
 
     def __init__(self, thread: SessionThread, route: Route, login: Mapping[str, str]) -> None:
         """`login`: headers of all requests that do not have them already."""
@@ -125,6 +126,7 @@ class Upstream:
         """End of the last use, on the monotonic clock."""
         self.kept = _session(route, login, keepalive_s=KEPT_FOR_S)
         self.fresh = _session(route, login, keepalive_s=FRESH_FOR_S)
+        self.plain = PlainConnections(route, login)
         self.turns = Turns(turn_count(route.round_trip_s))
         self._thread = thread
         self._answered_at_s = float("-inf")
@@ -160,6 +162,7 @@ class Upstream:
 
     async def close(self) -> None:
         self._thread.release()
+        self.plain.close()
         await self.kept.close()
         await self.fresh.close()
 

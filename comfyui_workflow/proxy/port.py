@@ -19,9 +19,10 @@ from comfyui_workflow.proxy.client_socket import ClientSocket
 from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
 from comfyui_workflow.proxy.headers import forwarded_headers, refusal_of, server_token_headers
 from comfyui_workflow.proxy.http import forward
-from comfyui_workflow.proxy.lease import LONGEST_LINE_BYTES, READ_BYTES, InstanceLease, Upstream
+from comfyui_workflow.proxy.lease import InstanceLease, Upstream
 from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted, Route
 from comfyui_workflow.proxy.own_routes import PortRoutes
+from comfyui_workflow.proxy.plain_requests import LONGEST_LINE_BYTES, READ_BYTES
 from comfyui_workflow.proxy.prompt_rewrite import PromptBody, is_prompt, read_prompt
 from comfyui_workflow.proxy.registry import SocketRegistry
 from comfyui_workflow.proxy.slow_clients import WatchedServer

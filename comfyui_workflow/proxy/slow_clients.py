@@ -29,7 +29,7 @@ _ACKNOWLEDGED_AT = 120
 class WatchedHandler(web.RequestHandler):
     """One connection. `request` is the request in progress, which may be a websocket."""
 
-    __slots__ = ("clock", "received_before_bytes", "received_bytes", "request", "request_count")
+    __slots__ = ("clock", "is_paused", "received_before_bytes", "received_bytes", "request", "request_count")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -39,6 +39,17 @@ class WatchedHandler(web.RequestHandler):
         """Value of `received_bytes` at the end of the last response."""
         self.request: web.BaseRequest | None = None
         self.request_count = 0
+        self.is_paused = False
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Called for each piece of a body that is read. aiohttp runs the parser even if it was not paused."""
+        if self.is_paused:
+            self.is_paused = False
+            super().resume_reading(resume_parser)
 
     def data_received(self, data: bytes) -> None:
         self.received_bytes += len(data)

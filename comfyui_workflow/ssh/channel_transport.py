@@ -1,6 +1,6 @@
 """Connects an event loop to a port of the instance: an asyncio transport over a channel of the SSH transport.
 
-connect_channel(open_channel, protocol_factory) -> protocol
+connect_channel(transport, destination, protocol_factory) -> protocol
 
 How it works. The tunnel has a local socket and a thread for each connection, and passes every packet through
 both. Here, paramiko's reading thread wakes the event loop, which reads the buffer of the channel. The event
@@ -13,18 +13,18 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import paramiko
 from paramiko.buffered_pipe import PipeTimeout
-from paramiko.common import cMSG_CHANNEL_DATA, cMSG_CHANNEL_WINDOW_ADJUST
+from paramiko.common import cMSG_CHANNEL_DATA, cMSG_CHANNEL_OPEN, cMSG_CHANNEL_WINDOW_ADJUST
 
-from comfyui_workflow.concurrency import run_in_thread
 from comfyui_workflow.ssh.tunnel import READ_ALL_BYTES
 
 MOST_AT_ONCE_BYTES = 16 * 1024
 """A socket that is writable has at least this much space."""
 PAUSE_ABOVE_BYTES = 256 * 1024
+SOURCE = ("127.0.0.1", 0)
 BROKEN = (paramiko.SSHException, EOFError, OSError)
 
 Item = bytes | paramiko.Message
@@ -34,34 +34,93 @@ ClientProtocol = TypeVar("ClientProtocol", bound=asyncio.Protocol)
 
 
 async def connect_channel(
-    open_channel: Callable[[], paramiko.Channel], protocol_factory: Callable[[], ClientProtocol]
+    transport: Any, destination: tuple[str, int], protocol_factory: Callable[[], ClientProtocol]
 ) -> ClientProtocol:
-    """Opens a channel in a thread, and connects the protocol to it. Raises: what `open_channel` raises."""
-    opening = asyncio.create_task(run_in_thread(open_channel, "open channel"))
+    """Opens a channel to an address as seen from the instance, and connects the protocol to it. Raises:
+    paramiko.SSHException; EOFError; OSError."""
+    opening = _Opening(transport, destination)
+    channel_transport = ChannelTransport(opening.channel)
+    channel_transport.send_message(opening.request)
     try:
-        channel = await asyncio.shield(opening)
+        await asyncio.shield(opening.over)
     except asyncio.CancelledError:
-        opening.add_done_callback(_close_unused)
+        opening.over.add_done_callback(lambda _: channel_transport.abort())
         raise
+    if opening.error is not None:
+        raise opening.error
     protocol = protocol_factory()
-    ChannelTransport(channel, protocol).start()
+    channel_transport.start(protocol)
     return protocol
 
 
-def _close_unused(opening: "asyncio.Task[paramiko.Channel]") -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        ChannelTransport(opening.result(), asyncio.Protocol()).close()
+class _Opening:
+    """A channel for which a request is to be sent. paramiko's own `open_channel` needs a thread that waits.
+
+    It takes the place of two of paramiko's events: that of the response, and that of the channel's buffer,
+    which is set when the transport ends."""
+
+    def __init__(self, transport: Any, destination: tuple[str, int]) -> None:
+        """Raises: paramiko.SSHException if the transport has ended."""
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self.over: asyncio.Future[None] = self._loop.create_future()
+        self.error: Exception | None = None
+        """Why the channel is not open, once `over` is done."""
+        self.channel = _new_channel(transport, self)
+        self.channel.in_buffer.set_event(self)
+        self.request = _message(
+            cMSG_CHANNEL_OPEN,
+            "direct-tcpip",
+            self.channel.chanid,
+            self.channel.in_window_size,
+            self.channel.in_max_packet_size,
+            *destination,
+            *SOURCE,
+        )
+        if not transport.active:
+            raise paramiko.SSHException("SSH session not active")
+
+    def set(self) -> None:
+        error: Exception | None = None
+        if not self.channel.active or self.channel.closed:
+            error = self._transport.saved_exception or paramiko.SSHException("Unable to open channel.")
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._resolve, error)
+
+    def clear(self) -> None:
+        """The buffer is empty at first."""
+
+    def is_set(self) -> bool:
+        return self.over.done()
+
+    def _resolve(self, error: Exception | None) -> None:
+        if not self.over.done():
+            self.error = error
+            self.over.set_result(None)
+
+
+def _new_channel(transport: Any, answered: _Opening) -> Any:
+    """Registers a channel; paramiko calls `answered.set()` when the instance has opened or refused it."""
+    with transport.lock:
+        number = transport._next_channel()
+        channel = cast(Any, paramiko.Channel(number))
+        transport._channels.put(number, channel)
+        transport.channel_events[number] = answered
+        transport.channels_seen[number] = True
+        channel._set_transport(transport)
+        channel._set_window(transport._sanitize_window_size(None), transport._sanitize_packet_size(None))
+        return channel
 
 
 class ChannelTransport(asyncio.Transport):
     """Belongs to the event loop, except `set` and `clear`, which paramiko calls, and `_send_queued`, which a
     thread runs while data is queued."""
 
-    def __init__(self, channel: Any, protocol: asyncio.Protocol) -> None:
+    def __init__(self, channel: Any) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self._channel = channel
-        self._protocol = protocol
+        self._protocol = asyncio.Protocol()  # until the channel is open
         self._has_data = False
         self._is_reading = True
         self._is_closing = False
@@ -71,7 +130,8 @@ class ChannelTransport(asyncio.Transport):
         self._queue: deque[Item] = deque()
         self._is_sender_running = False
 
-    def start(self) -> None:
+    def start(self, protocol: asyncio.Protocol) -> None:
+        self._protocol = protocol
         self._protocol.connection_made(self)
         self._channel.in_buffer.set_event(self)
 
@@ -137,6 +197,9 @@ class ChannelTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if data and not self._is_closing:
             self._send(bytes(data))
+
+    def send_message(self, message: paramiko.Message) -> None:
+        self._send(message)
 
     def get_write_buffer_size(self) -> int:
         with self._lock:
@@ -247,9 +310,12 @@ class ChannelTransport(asyncio.Transport):
             self._protocol.resume_writing()
 
 
-def _message(kind: bytes, *numbers: int) -> paramiko.Message:
+def _message(kind: bytes, *values: int | str) -> paramiko.Message:
     message = paramiko.Message()
     message.add_byte(kind)
-    for number in numbers:
-        message.add_int(number)
+    for value in values:
+        if isinstance(value, str):
+            message.add_string(value)
+        else:
+            message.add_int(value)
     return message

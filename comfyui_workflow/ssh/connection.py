@@ -17,6 +17,7 @@ Connection
 ConnectionOptions         all settings, see options.py
 """
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -116,9 +117,12 @@ class Connection:
                 timeout=timeout_s or self._open_timeout_s,
             )
         except (paramiko.SSHException, EOFError, OSError) as error:
-            if not self.is_alive:
-                raise ConnectionFailed(f"The connection to {self.address.label} was cut.") from error
-            raise PortRefused(_refusal_of(error), port) from error
+            raise self._no_channel(port, error) from error
+
+    def _no_channel(self, port: int, error: Exception) -> ConnectionFailed:
+        if not self.is_alive:
+            return ConnectionFailed(f"The connection to {self.address.label} was cut.")
+        return PortRefused(_refusal_of(error), port)
 
     def check_port(self) -> None:
         """Checks that ComfyUI's port of the instance accepts connections.
@@ -157,7 +161,13 @@ class Connection:
     async def connect(self, protocol_factory: Callable[[], ClientProtocol]) -> ClientProtocol:
         """Connects a protocol of the running event loop to ComfyUI's port, past the tunnel. Raises:
         PortRefused; ConnectionFailed."""
-        return await connect_channel(lambda: self.open_port(self.comfyui_port), protocol_factory)
+        tunnel = self._tunnel
+        host, port = tunnel.comfyui_host, tunnel.comfyui_port
+        try:
+            async with asyncio.timeout(self._open_timeout_s):
+                return await connect_channel(self._opened.transport, (host, port), protocol_factory)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise self._no_channel(port, error) from error
 
     def close(self) -> None:
         """Closes the transport and the tunnel at once, also while they are in use. Nothing is sent to the
@@ -217,7 +227,7 @@ def _open_sftp(opened: OpenTransport, address: SshAddress, options: ConnectionOp
 def _refusal_of(error: Exception) -> Refusal:
     """If two channels are refused at once, paramiko may lose the reason; then the most common reason is
     given."""
-    if "timeout" in str(error).lower():
+    if isinstance(error, TimeoutError) or "timeout" in str(error).lower():
         return Refusal.SILENT
     if getattr(error, "code", None) in OPEN_FORBIDDEN:
         return Refusal.FORBIDDEN

@@ -21,7 +21,7 @@ from PIL import Image
 
 from comfyui_workflow.access.origins import Origin
 from comfyui_workflow.errors import AuthenticationFailed, NothingListens
-from comfyui_workflow.proxy import lease, submit
+from comfyui_workflow.proxy import lease, plain_requests, submit
 from comfyui_workflow.proxy.error_responses import InstanceUnreachable
 from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
@@ -297,7 +297,7 @@ def test_what_does_something_reuses_a_connection_that_was_just_in_use(
 ) -> None:
     """One connection is that of the ping."""
     monkeypatch.setattr(lease, "PING_VALID_S", 1000.0)
-    monkeypatch.setattr(lease, "FRESH_FOR_S", keepalive_s)
+    monkeypatch.setattr(plain_requests, "FRESH_FOR_S", keepalive_s)
     with local_port(comfyui) as setting:
         for _ in range(2):
             assert setting.post("/interrupt").status_code == 200

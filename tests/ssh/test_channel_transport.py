@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from comfyui_workflow.errors import ConnectionFailed
@@ -230,6 +232,54 @@ def test_a_channel_that_nobody_waits_for_any_more_is_closed(connection: Connecti
             assert connecting.cancelled()
 
     asyncio.run(main())
+
+
+def test_many_channels_are_opened_at_once_without_a_thread(connection: Connection, server: Sshd) -> None:
+    async def main() -> None:
+        async with await asyncio.start_server(echo, "127.0.0.1", 0) as listener:
+            connection.lead_to(listener.sockets[0].getsockname()[1])
+            server.freeze()
+            count = threading.active_count()
+            connecting = [asyncio.create_task(connection.connect(Client)) for _ in range(20)]
+            for _ in range(5):  # lets them send their requests
+                await asyncio.sleep(0)
+            assert threading.active_count() == count
+            server.thaw()
+            for client in await asyncio.gather(*connecting):
+                client.transport.write(SMALL)
+                await client.until(lambda client=client: client.received == SMALL)
+                client.transport.abort()
+
+    asyncio.run(main())
+
+
+def test_the_end_of_the_connection_ends_the_opening_of_a_channel(
+    connection: Connection, server: Sshd
+) -> None:
+    async def main() -> None:
+        server.freeze()
+        connecting = asyncio.create_task(connection.connect(Client))
+        await asyncio.sleep(0)
+        began_s = asyncio.get_running_loop().time()
+        connection.close()
+        with pytest.raises(ConnectionFailed, match="was cut"):
+            await connecting
+        assert asyncio.get_running_loop().time() - began_s < LIMIT_S / 2
+
+    try:
+        asyncio.run(main())
+    finally:
+        server.thaw()
+
+
+def test_channels_that_are_refused_at_once_are_each_told_why(connection: Connection) -> None:
+    async def main() -> list[Client | BaseException]:
+        connection.lead_to(1)
+        connecting = [connection.connect(Client) for _ in range(5)]
+        return await asyncio.gather(*connecting, return_exceptions=True)
+
+    reasons = [each.__cause__ for each in asyncio.run(main()) if isinstance(each, PortRefused)]
+    assert [type(each) for each in reasons] == [paramiko.ChannelException] * 5
 
 
 def test_data_arrives_after_a_message_without_data(connection: Connection) -> None:
