@@ -6,9 +6,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.access.origins import Origin
 from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.proxy.used_ports import UsedPorts
+
+LIMITS = ConnectionLimits(most=2_000)
+"""Each client connection may need a connection to the instance."""
 
 ClientProtocol = TypeVar("ClientProtocol", bound=asyncio.Protocol)
 

@@ -19,7 +19,7 @@ from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachab
 from comfyui_workflow.proxy.headers import forwarded_headers, refusal_of, server_token_headers
 from comfyui_workflow.proxy.http import forward
 from comfyui_workflow.proxy.lease import LONGEST_LINE_BYTES, READ_BYTES, InstanceLease, Upstream
-from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted, Route
+from comfyui_workflow.proxy.model import LIMITS, PortPolicy, PortState, PortWanted, Route
 from comfyui_workflow.proxy.prompt_rewrite import PromptBody, is_prompt, read_prompt
 from comfyui_workflow.proxy.registry import SocketRegistry
 from comfyui_workflow.proxy.slow_clients import WatchedServer
@@ -27,8 +27,6 @@ from comfyui_workflow.proxy.submit import LostPrompt, accepted_id, response_of, 
 
 log = logging.getLogger(__name__)
 
-LIMITS = ConnectionLimits(most=2_000)
-"""Each client connection may need a connection to the instance."""
 BACKLOG = 512
 """Connections that the kernel accepts before this server does. It drops further ones, and their clients try
 again only after a second."""

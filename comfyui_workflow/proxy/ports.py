@@ -13,11 +13,14 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
+from typing import TYPE_CHECKING
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
-from comfyui_workflow.proxy.lease import Upstream
-from comfyui_workflow.proxy.model import Borrow, LoginOf, PortPolicy, PortState, PortWanted
-from comfyui_workflow.proxy.port import LIMITS, LocalPort
+from comfyui_workflow.proxy.model import LIMITS, Borrow, LoginOf, PortPolicy, PortState, PortWanted
+
+if TYPE_CHECKING:
+    from comfyui_workflow.proxy.lease import Upstream
+    from comfyui_workflow.proxy.port import LocalPort
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +116,10 @@ class LocalPorts:
     async def _apply(self, wanted: Mapping[str, PortWanted]) -> None:
         """Closes ports first and opens the new ones afterwards: a port number may move to another
         instance."""
+        if not (wanted or self._ports):
+            return
+        from comfyui_workflow.proxy.port import LocalPort  # noqa: PLC0415 - slow to import, and rarely used
+
         async with self._changing:
             staying = {key: port for key, port in self._ports.items() if wanted.get(key) == port.wanted}
             going = [port for key, port in self._ports.items() if key not in staying]
