@@ -6,7 +6,6 @@ from io import BytesIO
 from pathlib import Path
 
 from flask import Response, request, send_file
-from PIL import Image, ImageOps
 from werkzeug.exceptions import PreconditionFailed
 
 from comfyui_workflow.errors import InvalidRequest
@@ -37,6 +36,8 @@ def send_output(path: Path) -> Response:
 def send_preview(path: Path, longest_side: int) -> Response:
     """Sends a WEBP whose longest side has at most that many pixels. Raises: InvalidRequest if the file is no
     picture."""
+    from PIL import Image  # noqa: PLC0415 - slow to import, and not needed to start
+
     try:
         written_at_ns = path.stat().st_mtime_ns
         content = _make_preview(path, written_at_ns, longest_side)
@@ -52,6 +53,8 @@ def send_preview(path: Path, longest_side: int) -> Response:
 def _make_preview(path: Path, written_at_ns: int, longest_side: int) -> bytes:
     """Cached because a large picture takes 0.1 s and the page requests thirty at once. `written_at_ns` is
     part of the key: an overwritten file is another one."""
+    from PIL import Image, ImageOps  # noqa: PLC0415 - as above
+
     with Image.open(path) as image:
         small = ImageOps.exif_transpose(image).convert("RGBA")
         small.thumbnail((longest_side, longest_side))

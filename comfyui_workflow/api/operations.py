@@ -11,32 +11,40 @@ from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+from comfyui_workflow.api.field_docstrings import describe_fields
 
 
 def _without_additional_properties(schema: dict[str, Any]) -> None:
     schema.pop("additionalProperties", None)
 
 
-class ResponseBody(BaseModel):
-    """The body of a response. Docstrings of fields become descriptions in the document.
+class _Schema(BaseModel):
+    """A model whose core schema is built when it is first needed. Docstrings of fields become descriptions in
+    the document."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        describe_fields(cls)
+        return handler(source)
+
+
+class ResponseBody(_Schema):
+    """The body of a response.
 
     The tests accept no other fields. A later release may add some, so the document does not exclude them.
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        defer_build=True,
-        use_attribute_docstrings=True,
-        json_schema_extra=_without_additional_properties,
-    )
+    model_config = ConfigDict(json_schema_extra=_without_additional_properties)
 
 
-class RequestBody(BaseModel):
+class RequestBody(_Schema):
     """The body or the query of a request, for the document, and for the names of its fields. Values are
     parsed by other code (docs/decisions/0011-schemas-beside-readers.md)."""
-
-    model_config = ConfigDict(extra="forbid", defer_build=True, use_attribute_docstrings=True)
 
 
 class OpenRequestBody(RequestBody):

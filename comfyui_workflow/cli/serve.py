@@ -4,12 +4,15 @@ from typing import Any
 
 import click
 
+from comfyui_workflow.server.memory import collect_no_garbage
+
 
 @click.command()
 @click.option("--host", help="Address to listen on. Any address except loopback needs an API token.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 chooses a free port.")
 def serve(**options: Any) -> None:
     """Serve the API until Ctrl-C. Options override the COMFYUI_WORKFLOW_* environment variables."""
+    collect_no_garbage()
     from comfyui_workflow.app import create_server  # noqa: PLC0415 - slow to import
     from comfyui_workflow.server import http  # noqa: PLC0415
 

@@ -1,14 +1,19 @@
 """Configuration and state of a local port."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.access.origins import Origin
 from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.proxy.used_ports import UsedPorts
+
+LIMITS = ConnectionLimits(most=2_000)
+"""Each client connection may need a connection to the instance."""
 
 ClientProtocol = TypeVar("ClientProtocol", bound=asyncio.Protocol)
 
@@ -32,6 +37,8 @@ Borrow = Callable[[str], AbstractContextManager[Route]]
 """Leases the session of the instance with that id, and yields the route to its ComfyUI: `with
 borrow(instance_id) as route:`. May block: it is entered and left in a thread of its own. Raises:
 WorkflowError with a message for clients."""
+
+MOST_OWN_AT_ONCE = 8
 
 LoginOf = Callable[[str], Mapping[str, str]]
 """Returns headers that pass the login before the ComfyUI of the instance with that id; none if there is no
@@ -72,3 +79,34 @@ class PortState:
     trouble: str | None
     open_requests: int
     open_sockets: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRequest:
+    instance_id: str
+    method: str
+    path: str
+    """Raw, with the query."""
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnAnswer:
+    status: int
+    headers: Iterable[tuple[str, str]]
+    body: bytes
+
+
+def _new_pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(MOST_OWN_AT_ONCE, thread_name_prefix="routes at local ports")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRoutes:
+    prefixes: tuple[str, ...]
+    answer: Callable[[OwnRequest], OwnAnswer]
+    """May block."""
+    most_bytes: int
+    """Maximum size of a request body."""
+    pool: ThreadPoolExecutor = field(default_factory=_new_pool)

@@ -6,9 +6,8 @@ pages of the port belong to the instance, so they are refused.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -16,42 +15,7 @@ from aiohttp import web
 from comfyui_workflow.proxy import error_responses
 from comfyui_workflow.proxy.headers import HOP_BY_HOP_HEADERS
 from comfyui_workflow.proxy.http import allow_body
-
-MOST_AT_ONCE = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class OwnRequest:
-    instance_id: str
-    method: str
-    path: str
-    """Raw, with the query."""
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class OwnAnswer:
-    status: int
-    headers: Iterable[tuple[str, str]]
-    body: bytes
-
-
-def _new_pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="routes at local ports")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OwnRoutes:
-    prefixes: tuple[str, ...]
-    answer: Callable[[OwnRequest], OwnAnswer]
-    """May block."""
-    most_bytes: int
-    """Maximum size of a request body."""
-    pool: ThreadPoolExecutor = field(default_factory=_new_pool)
-
-    def at_port_of(self, instance_id: str) -> "PortRoutes":
-        return PortRoutes(routes=self, instance_id=instance_id)
+from comfyui_workflow.proxy.model import OwnAnswer, OwnRequest, OwnRoutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +42,7 @@ class PortRoutes:
             body=body,
         )
         answer = await asyncio.get_running_loop().run_in_executor(self.routes.pool, self.routes.answer, given)
-        headers = [(name, value) for name, value in answer.headers if name.lower() not in HOP_BY_HOP_HEADERS]
+        headers = [(name, value) for name, value in answer.headers if not _is_hop_by_hop(name)]
         return await _sent(request, answer, headers)
 
     async def _body(self, request: web.BaseRequest) -> bytes | None:
@@ -95,8 +59,12 @@ class PortRoutes:
 
 
 def _headers(headers: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    dropped = {*HOP_BY_HOP_HEADERS, "content-length", "expect"}
-    return ((name, str(value)) for name, value in headers.items() if name.lower() not in dropped)
+    pairs = ((name, str(value)) for name, value in headers.items() if not _is_hop_by_hop(name))
+    return (pair for pair in pairs if pair[0].lower() not in ("content-length", "expect"))
+
+
+def _is_hop_by_hop(name: str) -> bool:
+    return name.lower().encode("latin-1", "replace") in HOP_BY_HOP_HEADERS
 
 
 async def _sent(

@@ -20,7 +20,7 @@ from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachab
 from comfyui_workflow.proxy.headers import forwarded_headers, refusal_of, server_token_headers
 from comfyui_workflow.proxy.http import forward
 from comfyui_workflow.proxy.lease import InstanceLease, Upstream
-from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted, Route
+from comfyui_workflow.proxy.model import LIMITS, PortPolicy, PortState, PortWanted, Route
 from comfyui_workflow.proxy.own_routes import PortRoutes
 from comfyui_workflow.proxy.plain_requests import LONGEST_LINE_BYTES, READ_BYTES
 from comfyui_workflow.proxy.prompt_rewrite import PromptBody, is_prompt, read_prompt
@@ -30,8 +30,6 @@ from comfyui_workflow.proxy.submit import LostPrompt, accepted_id, response_of, 
 
 log = logging.getLogger(__name__)
 
-LIMITS = ConnectionLimits(most=2_000)
-"""Each client connection may need a connection to the instance."""
 BACKLOG = 512
 """Connections that the kernel accepts before this server does. It drops further ones, and their clients try
 again only after a second."""

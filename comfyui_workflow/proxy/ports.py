@@ -14,12 +14,22 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
+from typing import TYPE_CHECKING
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
-from comfyui_workflow.proxy.lease import Upstream
-from comfyui_workflow.proxy.model import Borrow, LoginOf, PortPolicy, PortState, PortWanted
-from comfyui_workflow.proxy.own_routes import OwnRoutes
-from comfyui_workflow.proxy.port import LIMITS, Backend, LocalPort
+from comfyui_workflow.proxy.model import (
+    LIMITS,
+    Borrow,
+    LoginOf,
+    OwnRoutes,
+    PortPolicy,
+    PortState,
+    PortWanted,
+)
+
+if TYPE_CHECKING:
+    from comfyui_workflow.proxy.lease import Upstream
+    from comfyui_workflow.proxy.port import LocalPort
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +129,8 @@ class LocalPorts:
     async def _apply(self, wanted: Mapping[str, PortWanted]) -> None:
         """Closes ports first and opens the new ones afterwards: a port number may move to another
         instance."""
+        if not (wanted or self._ports):
+            return
         async with self._changing:
             staying = {key: port for key, port in self._ports.items() if wanted.get(key) == port.wanted}
             going = [port for key, port in self._ports.items() if key not in staying]
@@ -128,11 +140,15 @@ class LocalPorts:
                 await port.listen()
             self._policy.used_ports.add(port.state.port for port in self._ports.values())
 
-    def _new_port(self, key: str, wanted: PortWanted) -> LocalPort:
+    def _new_port(self, key: str, wanted: PortWanted) -> "LocalPort":
+        from comfyui_workflow.proxy.own_routes import PortRoutes  # noqa: PLC0415 - as the next one
+        from comfyui_workflow.proxy.port import Backend, LocalPort  # noqa: PLC0415 - slow, and rarely used
+
+        own = self._own_routes
         backend = Backend(
             borrow=partial(self._borrow, key),
             login=partial(self._login, key),
-            own=self._own_routes.at_port_of(key) if self._own_routes else None,
+            own=PortRoutes(routes=own, instance_id=key) if own else None,
         )
         return LocalPort(wanted, backend, self._policy, self._limits)
 

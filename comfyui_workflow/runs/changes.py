@@ -12,6 +12,7 @@ So a missing number means that the file is damaged.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -23,10 +24,10 @@ Item = TypeVar("Item", NodeProgress, OutputFile)
 
 _SEPARATE = ("request", "prepared_graph", "nodes", "outputs")
 _FIELDS = tuple(field.name for field in fields(Run) if field.name not in _SEPARATE)
-_runs = TypeAdapter(Run)
-_nodes = TypeAdapter(tuple[NodeProgress, ...])
-_outputs = TypeAdapter(tuple[OutputFile, ...])
-_lines = TypeAdapter(dict[str, Any])
+_runs = cache(lambda: TypeAdapter(Run))
+_nodes = cache(lambda: TypeAdapter(tuple[NodeProgress, ...]))
+_outputs = cache(lambda: TypeAdapter(tuple[OutputFile, ...]))
+_lines = cache(lambda: TypeAdapter(dict[str, Any]))
 
 
 def encode_change(before: Run, after: Run, number: int) -> bytes:
@@ -36,11 +37,11 @@ def encode_change(before: Run, after: Run, number: int) -> bytes:
     nodes = _changed_items(before.nodes, after.nodes)
     outputs = _changed_items(before.outputs, after.outputs)
     names |= {name for name, items in (("nodes", nodes), ("outputs", outputs)) if items is None}
-    parts = [b'{"n":%d' % number, b'"set":' + _runs.dump_json(after, by_alias=True, include=names)]
+    parts = [b'{"n":%d' % number, b'"set":' + _runs().dump_json(after, by_alias=True, include=names)]
     if nodes:
-        parts.append(b'"nodes":' + _nodes.dump_json(tuple(nodes)))
+        parts.append(b'"nodes":' + _nodes().dump_json(tuple(nodes)))
     if outputs:
-        parts.append(b'"outputs":' + _outputs.dump_json(tuple(outputs), exclude_none=True))
+        parts.append(b'"outputs":' + _outputs().dump_json(tuple(outputs), exclude_none=True))
     return b",".join(parts) + b"}"
 
 
@@ -85,7 +86,7 @@ def begins_with_state(log: bytes) -> bool:
 def _changes(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
     for line in lines:
         try:
-            change = _lines.validate_json(line)
+            change = _lines().validate_json(line)
         except ValidationError:  # a line that was cut short
             continue
         if isinstance(change.get("n"), int) and isinstance(change.get("set"), dict):

@@ -7,6 +7,7 @@ changes. The workflow of a request is separate if many runs share it. A summary 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -30,51 +31,51 @@ from comfyui_workflow.runs.target import AnyInstance, Target, target_of_record
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import Workflow
 
-_requests = TypeAdapter(RunRequest)
-_runs = TypeAdapter(Run)
-_workflows = TypeAdapter(Workflow)
-_graphs: TypeAdapter[Graph] = TypeAdapter(Graph)
-_nodes = TypeAdapter(tuple[NodeProgress, ...])
-_outputs = TypeAdapter(tuple[OutputFile, ...])
-_summaries = TypeAdapter(RunSummary)
+_requests = cache(lambda: TypeAdapter(RunRequest))
+_runs = cache(lambda: TypeAdapter(Run))
+_workflows = cache(lambda: TypeAdapter(Workflow))
+_graphs = cache(lambda: TypeAdapter[Graph](Graph))
+_nodes = cache(lambda: TypeAdapter(tuple[NodeProgress, ...]))
+_outputs = cache(lambda: TypeAdapter(tuple[OutputFile, ...]))
+_summaries = cache(lambda: TypeAdapter(RunSummary))
 
 
 def encode_request(request: RunRequest, *, has_workflow: bool = True) -> bytes:
     """A flat JSON object, with or without the workflow. The target is stored as the text that the user
     wrote."""
     target = _TargetTexts(ssh_connection=request.ssh_connection, instance_id=request.instance_id)
-    others = _requests.dump_json(request, exclude={"target", "workflow", "secrets"})
-    rest = _merged(_target_texts.dump_json(target), others)
+    others = _requests().dump_json(request, exclude={"target", "workflow", "secrets"})
+    rest = _merged(_target_texts().dump_json(target), others)
     return _merged(rest, encode_workflow(request.workflow)) if has_workflow else rest
 
 
 def encode_workflow(workflow: Workflow) -> bytes:
-    return _workflows.dump_json(workflow)
+    return _workflows().dump_json(workflow)
 
 
 def decode_workflow(content: bytes) -> Workflow:
     """Raises: StoreError."""
     try:
-        return _workflows.validate_json(content)
+        return _workflows().validate_json(content)
     except ValidationError as error:
         raise StoreError(f"not the workflow of a run: {_first_line(error)}") from error
 
 
 def encode_graph(graph: Graph) -> bytes:
-    return _graphs.dump_json(graph)
+    return _graphs().dump_json(graph)
 
 
 def decode_graph(content: bytes) -> Graph:
     """Raises: StoreError."""
     try:
-        return _graphs.validate_json(content)
+        return _graphs().validate_json(content)
     except ValidationError as error:
         raise StoreError(f"not the graph of a run: {_first_line(error)}") from error
 
 
 def encode_run(run: Run) -> bytes:
     """The run without its request and its prepared graph."""
-    return _runs.dump_json(run, by_alias=True, exclude={"request", "prepared_graph"})
+    return _runs().dump_json(run, by_alias=True, exclude={"request", "prepared_graph"})
 
 
 class NodeMemory:
@@ -93,7 +94,7 @@ class NodeMemory:
 
     def decode(self, value: object) -> tuple[NodeProgress, ...]:
         """Raises: StoreError, ValidationError."""
-        nodes = _nodes.validate_python(value)
+        nodes = _nodes().validate_python(value)
         if not all(_is_sound_node(node) for node in nodes):
             raise StoreError("not the record of a run: a percentage or a time in it is none")
         self._last = (_json_of_nodes(nodes), nodes)
@@ -102,7 +103,7 @@ class NodeMemory:
 
 def _json_of_nodes(nodes: tuple[NodeProgress, ...]) -> bytes:
     """The nodes as they appear in the JSON of a run, where other fields follow them."""
-    return b'"nodes":' + _nodes.dump_json(nodes) + b","
+    return b'"nodes":' + _nodes().dump_json(nodes) + b","
 
 
 def decode_run(
@@ -136,7 +137,7 @@ def decode_state(run: bytes, request: RunRequest, memory: NodeMemory | None = No
         if "nodes" in state:
             nodes = memory.decode(state.pop("nodes"))
         decoded = replace(
-            _runs.validate_python({**state, "request": _EMPTY}),
+            _runs().validate_python({**state, "request": _EMPTY}),
             request=request,
             nodes=nodes or (),
         )
@@ -173,16 +174,16 @@ def encode_submission(run: Run) -> bytes:
         request=request,
         chosen_port=run.chosen_port,
     )
-    rest = _submissions.dump_json(record, by_alias=True, exclude={"request"})
+    rest = _submissions().dump_json(record, by_alias=True, exclude={"request"})
     return _merged(rest, b'{"request":' + encode_request(request) + b"}")
 
 
 def decode_submission(content: bytes) -> SubmissionRecord:
     """Raises: StoreError."""
     try:
-        fields = _states.validate_json(content)
-        request = _decode_request(_states.dump_json(fields.get("request")), None)  # type: ignore[arg-type]
-        return _submissions.validate_python({**fields, "request": request})
+        fields = _states().validate_json(content)
+        request = _decode_request(_states().dump_json(fields.get("request")), None)  # type: ignore[arg-type]
+        return _submissions().validate_python({**fields, "request": request})
     except ValidationError as error:
         raise StoreError(f"not the record of a submission: {_first_line(error)}") from error
 
@@ -192,15 +193,15 @@ def _decode_state(log: bytes, memory: NodeMemory) -> tuple[dict[str, Any], tuple
     cache. Raises: StoreError, ValidationError."""
     line, changes = newest_state(log)
     if changes:
-        return with_changes(_states.validate_json(line), changes), None
+        return with_changes(_states().validate_json(line), changes), None
     rest, nodes = memory.take_out(line)
-    return _states.validate_json(rest), nodes
+    return _states().validate_json(rest), nodes
 
 
 def decode_inputs(request: bytes) -> Mapping[str, Any]:
     """Parses only the inputs of a request. Raises: StoreError."""
     try:
-        return _states.validate_python(_states.validate_json(request).get("inputs", {}))
+        return _states().validate_python(_states().validate_json(request).get("inputs", {}))
     except ValidationError as error:
         raise StoreError(f"not the record of a run: {_first_line(error)}") from error
 
@@ -209,8 +210,8 @@ def decode_outputs(run: bytes) -> tuple[OutputFile, ...]:
     """Parses only the outputs from the log of a run. Raises: StoreError."""
     try:
         state, changes = newest_state(run)
-        return _outputs.validate_python(
-            with_changes(_states.validate_json(state), changes).get("outputs", [])
+        return _outputs().validate_python(
+            with_changes(_states().validate_json(state), changes).get("outputs", [])
         )
     except ValidationError as error:
         raise StoreError(f"not the record of a run: {_first_line(error)}") from error
@@ -218,13 +219,13 @@ def decode_outputs(run: bytes) -> tuple[OutputFile, ...]:
 
 def encode_summary(summary: RunSummary) -> bytes:
     """One line, without a line break."""
-    return _summaries.dump_json(summary, by_alias=True, exclude_defaults=True)
+    return _summaries().dump_json(summary, by_alias=True, exclude_defaults=True)
 
 
 def decode_summary(line: bytes) -> RunSummary:
     """Raises: StoreError if the line does not come from the encoder."""
     try:
-        summary = _summaries.validate_json(line)
+        summary = _summaries().validate_json(line)
     except ValidationError as error:
         raise StoreError(f"not the summary of a run: {_first_line(error)}") from error
     if not _is_sound_summary(summary):
@@ -233,13 +234,13 @@ def decode_summary(line: bytes) -> RunSummary:
 
 
 def encode_batch(batch: Batch) -> bytes:
-    return _batches.dump_json(batch)
+    return _batches().dump_json(batch)
 
 
 def decode_batch(content: bytes) -> Batch:
     """Raises: StoreError."""
     try:
-        batch = _batches.validate_json(content)
+        batch = _batches().validate_json(content)
     except ValidationError as error:
         raise StoreError(f"not the record of a batch: {_first_line(error)}") from error
     if not _are_times((batch.created_at, batch.cancelled_at)):
@@ -249,10 +250,10 @@ def decode_batch(content: bytes) -> Batch:
 
 def _decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
     """Raises: ValidationError."""
-    own = _workflows.validate_json(request) if workflow is None else workflow
-    texts = _target_texts.validate_json(request)
+    own = _workflows().validate_json(request) if workflow is None else workflow
+    texts = _target_texts().validate_json(request)
     target = target_of_record(texts.ssh_connection, texts.instance_id)
-    others = vars(_other_fields.validate_json(request))
+    others = vars(_other_fields().validate_json(request))
     return RunRequest(**{**others, "workflow": own, "target": target})
 
 
@@ -279,11 +280,11 @@ class _OtherFields(RunRequest):
     """Never read from a record."""
 
 
-_target_texts = TypeAdapter(_TargetTexts)
-_other_fields = TypeAdapter(_OtherFields)
-_batches = TypeAdapter(Batch)
-_submissions = TypeAdapter(SubmissionRecord)
-_states = TypeAdapter(dict[str, Any])
+_target_texts = cache(lambda: TypeAdapter(_TargetTexts))
+_other_fields = cache(lambda: TypeAdapter(_OtherFields))
+_batches = cache(lambda: TypeAdapter(Batch))
+_submissions = cache(lambda: TypeAdapter(SubmissionRecord))
+_states = cache(lambda: TypeAdapter(dict[str, Any]))
 _EMPTY = RunRequest(
     target=AnyInstance(),
     workflow=Workflow(graph={}),

@@ -8,7 +8,7 @@ records, until the run no longer needs them.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -255,16 +255,16 @@ def read_glob(pattern: str) -> Glob:
     return Glob(letters, bits["?"], bits["*"], bits["**"], len(tokens))
 
 
-_secrets = TypeAdapter(RequestSecrets)
+_secrets = cache(lambda: TypeAdapter(RequestSecrets))
 
 
 def encode_secrets(secrets: RequestSecrets) -> str:
-    return _secrets.dump_json(secrets, exclude_defaults=True).decode()
+    return _secrets().dump_json(secrets, exclude_defaults=True).decode()
 
 
 def decode_secrets(content: str) -> RequestSecrets:
     """Raises: StoreError."""
     try:
-        return _secrets.validate_json(content)
+        return _secrets().validate_json(content)
     except ValidationError as error:
         raise StoreError("the credentials of the run are damaged") from error

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -174,13 +175,13 @@ def record_name(job_id: str) -> str:
 
 
 def encode_job(job: Job) -> bytes:
-    return _jobs.dump_json(job)
+    return _jobs().dump_json(job)
 
 
 def decode_job(content: bytes) -> Job:
     """Raises: StoreError."""
     try:
-        job = _jobs.validate_json(content)
+        job = _jobs().validate_json(content)
     except ValidationError as error:
         raise StoreError(f"not the record of a job: {' '.join(str(error).split()[:12])}") from error
     times = (job.created_at, job.expires_at, job.judged_at)
@@ -189,4 +190,4 @@ def decode_job(content: bytes) -> Job:
     return job
 
 
-_jobs = TypeAdapter(Job)
+_jobs = cache(lambda: TypeAdapter(Job))

@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -65,7 +66,7 @@ class Delivery:
         return self.attempts[-1].at if self.attempts else self.created_at
 
 
-_deliveries = TypeAdapter(Delivery)
+_deliveries = cache(lambda: TypeAdapter(Delivery))
 
 
 def delivery_id_of(at: datetime, news: str) -> str:
@@ -143,12 +144,12 @@ def reset_retries(delivery: Delivery, at: datetime) -> Delivery:
 
 
 def encode_delivery(delivery: Delivery) -> bytes:
-    return _deliveries.dump_json(delivery, by_alias=True)
+    return _deliveries().dump_json(delivery, by_alias=True)
 
 
 def decode_delivery(content: bytes) -> Delivery:
     """Raises: StoreError."""
     try:
-        return _deliveries.validate_json(content)
+        return _deliveries().validate_json(content)
     except ValidationError as error:
         raise StoreError("not the record of a webhook") from error

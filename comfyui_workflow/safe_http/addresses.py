@@ -5,8 +5,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from AntiSSRF import IPAddressRanges
+from functools import cache
 
 from comfyui_workflow.errors import UrlRefused, WebUnavailable
 
@@ -30,7 +29,13 @@ Resolve = Callable[[str, int], Sequence[Endpoint]]
 """Returns every address of a host name. Raises: OSError (`socket.gaierror`), UnicodeError."""
 AddressCheck = Callable[[IpAddress], bool]
 _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
-_SPECIAL = (*map(ipaddress.ip_network, IPAddressRanges.recommended_latest), _IPV4_COMPATIBLE)
+
+
+@cache
+def _special_networks() -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    from AntiSSRF import IPAddressRanges  # noqa: PLC0415 - slow to import, and not needed to start
+
+    return (*map(ipaddress.ip_network, IPAddressRanges.recommended_latest), _IPV4_COMPATIBLE)
 
 
 def is_public(address: IpAddress) -> bool:
@@ -39,7 +44,7 @@ def is_public(address: IpAddress) -> bool:
     does not depend on the Python version."""
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return is_public(address.ipv4_mapped)
-    is_special = any(address in network for network in _SPECIAL)
+    is_special = any(address in network for network in _special_networks())
     return address.is_global and not address.is_multicast and not is_special
 
 

@@ -5,13 +5,14 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from io import BytesIO
-from typing import Any, BinaryIO
-
-from PIL import Image, UnidentifiedImageError
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.parsing.untrusted import as_object
 from comfyui_workflow.workflows.media_metadata import HEAD_BYTES, MetadataUnreadable, metadata_reader
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SIGNATURES = (_PNG, b"RIFF", b"\xff\xd8\xff")
@@ -36,6 +37,8 @@ def is_other_media(head: bytes) -> bool:
 def embedded_workflow(content: bytes) -> tuple[Any, Any]:
     """Returns (the graph that made the picture, the editor file of that graph); None for a missing one.
     Raises: InvalidGraph if the picture has neither, or cannot be read."""
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - slow to import, and not needed to start
+
     try:
         with Image.open(BytesIO(content)) as picture:
             found = [*_texts(picture), *_comf_texts(content)]
@@ -88,7 +91,7 @@ def _named(name: str, value: Any) -> Mapping[str, Any]:
     return {part: found[part] for part in _PARTS if part in found}
 
 
-def _texts(picture: Image.Image) -> Iterator[tuple[str, str]]:
+def _texts(picture: "Image.Image") -> Iterator[tuple[str, str]]:
     for name, text in picture.info.items():
         if isinstance(name, str) and isinstance(text, str):
             yield name, text

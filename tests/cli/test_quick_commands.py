@@ -1,8 +1,11 @@
 """Imports of the commands: a command must not import slow modules that it does not need."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -13,11 +16,28 @@ from tests.cli.documents import raw_progress
 
 NOT_FOR_HELP = {"requests", "urllib3", "msgspec", "comfyui_workflow.client"}
 NOT_FOR_A_LIST = {"pydantic", "pydantic_settings", "rich", "requests", "paramiko", "flask", "websocket"}
+NOT_TO_START_THE_SERVER = {"aiohttp", "AntiSSRF", "limits", "PIL", "boto3", "azure", "huggingface_hub"}
 SCRIPT = """
 import json, sys
 from comfyui_workflow.cli import main
 main(sys.argv[1:], standalone_mode=False)
 print(json.dumps(sorted(sys.modules)))
+"""
+STARTED_SERVER = """
+import gc, json, sys
+from comfyui_workflow.server.memory import collect_no_garbage
+collect_no_garbage()
+from comfyui_workflow.app import create_server
+from comfyui_workflow.server import http
+from comfyui_workflow.settings import load_settings
+
+def on_ready(url, resumed):
+    assert gc.isenabled()
+    print(json.dumps(sorted(sys.modules)))
+    raise KeyboardInterrupt
+
+settings = load_settings()
+http.serve(create_server(settings), settings, on_ready)
 """
 
 
@@ -60,9 +80,27 @@ def test_a_command_that_does_not_exist_is_refused(command: Command) -> None:
     assert "No such command 'lst'" in result.stderr
 
 
-def _imported(*arguments: str) -> set[str]:
+def test_the_start_of_the_server_imports_what_answers_and_no_more(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "COMFYUI_WORKFLOW_DATA_DIR": str(tmp_path / "data"),
+        "COMFYUI_WORKFLOW_STATE_FILE": str(tmp_path / "state.json"),
+        "COMFYUI_WORKFLOW_PORT": "0",
+    }
+    imported = _imported(script=STARTED_SERVER, environment=environment)
+    assert "comfyui_workflow.app" in imported
+    assert not imported & NOT_TO_START_THE_SERVER
+
+
+def _imported(
+    *arguments: str, script: str = SCRIPT, environment: Mapping[str, str] | None = None
+) -> set[str]:
     """Returns the modules that are loaded at the end of the command."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     return set(json.loads(done.stdout.splitlines()[-1]))

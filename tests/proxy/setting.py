@@ -12,8 +12,7 @@ import websocket
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.errors import WorkflowError
-from comfyui_workflow.proxy.model import ClientProtocol, PortPolicy, PortState, PortWanted
-from comfyui_workflow.proxy.port import LIMITS
+from comfyui_workflow.proxy.model import LIMITS, ClientProtocol, PortPolicy, PortState, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from tests.proxy.relay import Relay
 from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI

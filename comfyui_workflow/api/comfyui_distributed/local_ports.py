@@ -6,7 +6,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 from comfyui_workflow.api.comfyui_distributed.machines import INSTANCE_OF_PORT
 from comfyui_workflow.api.comfyui_distributed.routes import API_PREFIX, PREFIX
-from comfyui_workflow.proxy.own_routes import OwnAnswer, OwnRequest, OwnRoutes
+from comfyui_workflow.proxy.model import OwnAnswer, OwnRequest, OwnRoutes
 
 
 def routes_at_local_ports(app: Flask, most_bytes: int) -> OwnRoutes:

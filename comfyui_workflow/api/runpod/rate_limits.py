@@ -1,11 +1,13 @@
 """Rate limits per endpoint, with the values of RunPod. Off by default (`COMFYUI_WORKFLOW_RATE_LIMITS`)."""
 
 import time
+from typing import TYPE_CHECKING
 
-from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from werkzeug.exceptions import TooManyRequests
+
+if TYPE_CHECKING:
+    from limits import RateLimitItemPerSecond
+    from limits.strategies import MovingWindowRateLimiter
 
 WINDOW_S = 10
 MAX_REQUESTS = {
@@ -25,7 +27,17 @@ class RateLimits:
     """Counts requests in a moving window. Thread-safe."""
 
     def __init__(self, *, enabled: bool) -> None:
-        self._limiter = MovingWindowRateLimiter(MemoryStorage()) if enabled else None
+        self._limiter: MovingWindowRateLimiter | None = None
+        self._items: dict[str, RateLimitItemPerSecond] = {}
+        if enabled:
+            self._enable()
+
+    def _enable(self) -> None:
+        from limits import RateLimitItemPerSecond  # noqa: PLC0415 - slow to import, and rarely used
+        from limits.storage import MemoryStorage  # noqa: PLC0415
+        from limits.strategies import MovingWindowRateLimiter  # noqa: PLC0415
+
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._items = {
             operation: RateLimitItemPerSecond(limit, WINDOW_S) for operation, limit in MAX_REQUESTS.items()
         }

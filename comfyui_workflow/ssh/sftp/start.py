@@ -6,6 +6,9 @@ start_client(channel, on_text) -> paramiko.SFTPClient
 How it works: the first packet of a server is VERSION, which is easy to tell from text. A `.bashrc`, a message
 of the day or a forced command may print text to the same channel: the text before that packet is skipped. If
 no such packet comes, the text is often the reason ("Please login as the user ...").
+
+The request and the exchange of versions take a round trip each. They cannot be sent together: OpenSSH opens a
+session with a window of zero bytes, and enlarges it when the subsystem runs.
 """
 
 import re
