@@ -697,7 +697,10 @@ def create_flask(parts: ApiServices) -> Flask:
     app.register_blueprint(api_docs.create_blueprint(SECTIONS, more_paths=more_paths))
     app.register_blueprint(
         api_docs.create_blueprint(
-            (prompt_routes.section(prompt_routes.PREFIX),), prompt_routes.PREFIX, "prompt_docs"
+            (prompt_routes.section(prompt_routes.PREFIX),),
+            prompt_routes.PREFIX,
+            "prompt_docs",
+            partial(prompt_routes.openapi_paths, parts.custom_workflows, prompt_routes.PREFIX),
         )
     )
     return app
@@ -724,7 +727,9 @@ class PromptPort:
             local_ports=self.parts.instances.port_numbers,
         )
         mount(app, self.parts, apis)
-        app.register_blueprint(api_docs.create_blueprint((prompt_routes.section(""), api_docs.SECTION)))
+        sections = (prompt_routes.section(""), api_docs.SECTION)
+        more_paths = partial(prompt_routes.openapi_paths, self.parts.custom_workflows, "")
+        app.register_blueprint(api_docs.create_blueprint(sections, more_paths=more_paths))
         return app
 
     @property
