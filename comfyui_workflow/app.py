@@ -325,12 +325,13 @@ def create_base(settings: Settings) -> Foundation:
             guarded=web,
             trusted=GuardedClient(may_reach_private=True),
             most_bytes=int(settings.lru_cache_size_gb * GB),
+            tell=events.report,
         ),
     )
 
 
 def create_storage_steps(base: Foundation) -> StorageSteps:
-    uploader = OutputUploader(base.storages)
+    uploader = OutputUploader(base.storages, base.system_events.report)
     base.journal.listen(uploader.forget)
     return StorageSteps(getter=base.downloads, uploader=uploader, secrets=base.journal.url_secrets)
 
@@ -360,7 +361,7 @@ def create_dispatcher(
         live_view,
         sender,
         storage=storage,
-        provisioners=provisioners(pack_rules(settings), base.web),
+        provisioners=provisioners(pack_rules(settings), base.web, base.system_events.report),
     )
     return Dispatcher(
         journal=base.journal,
@@ -409,7 +410,7 @@ def create_parts(
         notifier=notifier,
         instances=instances,
         models=ModelService(base.sessions, download_rules(settings)),
-        model_downloads=ModelDownloads(base.sessions, download_rules(settings)),
+        model_downloads=ModelDownloads(base.sessions, download_rules(settings), base.system_events.report),
         inspector=ValidationService(
             base.sessions,
             ModelOffers(download_rules(settings), base.web),
