@@ -14,6 +14,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow import __version__
 from comfyui_workflow.api import custom_workflow_paths
+from comfyui_workflow.api.auth import is_authorized
 from comfyui_workflow.api.comfyui_api import schemas
 from comfyui_workflow.api.comfyui_api.documents import (
     NOT_DOWNLOADED,
@@ -51,6 +52,7 @@ from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.view import DeliveredFile, JobView, output_of
 from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService, instance_key
+from comfyui_workflow.settings import Settings
 
 PREFIX = "/comfyui-api"
 TAG = "Prompts"
@@ -74,7 +76,7 @@ class PromptViews:
     custom: CustomWorkflows
     instances: InstanceServices
     waiting: BoundedSemaphore
-    max_queue_depth: int
+    settings: Settings
     spool_dir: Path
 
     def prompt(self) -> Response:
@@ -196,12 +198,16 @@ class PromptViews:
             self.waiting.release()
 
     def _has_room(self) -> bool:
-        return not self.max_queue_depth or self.jobs.unfinished_count(NAME) < self.max_queue_depth
+        most = self.settings.comfyui_api_max_queue_depth
+        return not most or self.jobs.unfinished_count(NAME) < most
 
     def _has_ready_instance(self) -> bool:
         """True if an instance of the target is ready. The question connects to one that is not known yet. An
-        ssh string is not monitored: its runs connect to it."""
-        wanted = self._orders.read_without_workflow({"ssh_connection": self._target()})
+        ssh string is not monitored: its runs connect to it. A client without the token connects to nothing
+        and asks only about the default target: an instance that is not known yet counts as ready there."""
+        may_connect = is_authorized(self.settings)
+        target = self._target() if may_connect else self.reader.default_target
+        wanted = self._orders.read_without_workflow({"ssh_connection": target})
         tag = tag_of(wanted.target)
         known = self.instances.directory.all()
         found = [each for each in known if tag is not None and each.is_eligible_for(tag)]
@@ -210,11 +216,13 @@ class PromptViews:
             if named is None:
                 return True
             found = [named]
-        monitors = self.instances.monitors
-        for each in found:
-            if monitors.state(each.id).reachability is Reachability.UNKNOWN:
-                monitors.acquire(each)
-        return any(monitors.state(each.id).is_ready for each in found)
+        states = {each.id: self.instances.monitors.state(each.id) for each in found}
+        unknown = [each for each in found if states[each.id].reachability is Reachability.UNKNOWN]
+        if not may_connect:
+            return bool(unknown) or any(state.is_ready for state in states.values())
+        for each in unknown:
+            self.instances.monitors.acquire(each)
+        return any(self.instances.monitors.state(each.id).is_ready for each in found)
 
 
 def create_blueprint(
@@ -229,7 +237,7 @@ def create_blueprint(
         custom=services.custom_workflows,
         instances=services.instances,
         waiting=BoundedSemaphore(max_waiting),
-        max_queue_depth=services.settings.comfyui_api_max_queue_depth,
+        settings=services.settings,
         spool_dir=services.settings.data_dir,
     )
     register(routes, operations(prefix), views)
