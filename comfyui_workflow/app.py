@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import IO
 
@@ -117,6 +117,7 @@ from comfyui_workflow.web import api_docs, pages
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
 """Maximum size of an input image that is given by its URL."""
 IMAGE_TIMEOUT_S = 120.0
+KNOWN_PROMPT_NAMES = 1000
 APIS = (
     runs.API,
     batches.API,
@@ -470,7 +471,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
         ),
         Component(
             name="system events",
-            start=partial(base.system_events.start, parts.outbox),
+            start=partial(base.system_events.start, parts.outbox, prompt_names(parts)),
             stop=partial(base.system_events.stop, OUTBOX_STOP_S),
         ),
         Component(
@@ -671,6 +672,13 @@ def create_monitors(
             is_given_up=lambda correlation: is_given_up(journal, correlation),
             tell=changes.notify,
         )
+    )
+
+
+def prompt_names(parts: ApiServices) -> Callable[[str], str | None]:
+    """Returns the ids that clients of comfyui-api gave to prompts of ComfyUI. They do not change."""
+    return lru_cache(KNOWN_PROMPT_NAMES)(
+        lambda prompt_id: parts.jobs.client_id_of_prompt(prompt_id, prompt_requests.NAME)
     )
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.delivery.receiver import Receiver, receiving
 from tests.instance import OpenSSHInstance
-from tests.integration.graphs import loaded
+from tests.integration.graphs import loaded, painted
 from tests.integration.test_comfyui_api import Client
 from tests.provisioning.file_server import FileServer, ServedFile
 from tests.sandbox.running_comfyui import wait_until
@@ -90,3 +90,29 @@ def test_an_event_of_another_name_is_not_told(
         client.prompt(loaded(web.url("a.png")))
         wait_until(lambda: receiver.heard, what="the execution was told")
         assert not events(receiver)
+
+
+def test_a_message_of_comfyui_has_the_id_of_the_client(
+    make_server: Callable[..., ServerProcess], machine: OpenSSHInstance
+) -> None:
+    with receiving() as receiver:
+        server = make_server(
+            webhook_private=True,
+            SYSTEM_WEBHOOK_URL=receiver.url("/system"),
+            SYSTEM_WEBHOOK_EVENTS="executed,execution_success,progress_state",
+        )
+        client = Client(server.url.replace("/comfyui/workflow", "/comfyui-api"), machine.ssh_string)
+        client.prompt(painted(3), id="mine")
+        native = server.until_finished(server.execute(machine.ssh_string, painted(4)))
+
+        def told(prompt_id: str) -> set[str]:
+            bodies = [json.loads(each.content) for each in list(receiver.heard)]
+            return {each["event"] for each in bodies if each["data"]["data"]["prompt_id"] == prompt_id}
+
+        wanted = {"comfy.executed", "comfy.execution_success"}
+        wait_until(lambda: told("mine") >= wanted, what="the prompt was told")
+        wait_until(lambda: told(native["prompt_id"]) >= wanted, what="the run was told")
+        assert {json.loads(each.content)["data"]["data"]["prompt_id"] for each in receiver.heard} == {
+            "mine",
+            native["prompt_id"],
+        }
