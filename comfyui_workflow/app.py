@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 from flask import Flask
@@ -124,6 +124,7 @@ from comfyui_workflow.workflows.model import GraphRequest
 WARM_UP_TIMEOUT_S = 120.0
 LARGEST_WARM_UP_BYTES = 16 * 1024 * 1024
 """Maximum size of a file that the settings name: a manifest, a workflow."""
+KNOWN_PROMPT_NAMES = 1000
 APIS = (
     runs.API,
     batches.API,
@@ -361,12 +362,13 @@ def create_base(settings: Settings) -> Foundation:
             guarded=web,
             trusted=GuardedClient(may_reach_private=True),
             most_bytes=int(settings.lru_cache_size_gb * GB),
+            tell=events.report,
         ),
     )
 
 
 def create_storage_steps(base: Foundation) -> StorageSteps:
-    uploader = OutputUploader(base.storages)
+    uploader = OutputUploader(base.storages, base.system_events.report)
     base.journal.listen(uploader.forget)
     return StorageSteps(getter=base.downloads, uploader=uploader, secrets=base.journal.url_secrets)
 
@@ -398,7 +400,7 @@ def create_dispatcher(
         live_view,
         sender,
         storage=storage,
-        provisioners=provisioners(pack_rules(settings), base.web),
+        provisioners=provisioners(pack_rules(settings), base.web, base.system_events.report),
         preparations=preparations,
     )
     return Dispatcher(
@@ -452,7 +454,7 @@ def create_parts(
         notifier=notifier,
         instances=instances,
         models=ModelService(base.sessions, download_rules(settings)),
-        model_downloads=ModelDownloads(base.sessions, download_rules(settings)),
+        model_downloads=ModelDownloads(base.sessions, download_rules(settings), base.system_events.report),
         provisions=provisions,
         inspector=ValidationService(
             base.sessions,
@@ -526,7 +528,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
         ),
         Component(
             name="system events",
-            start=partial(base.system_events.start, parts.outbox),
+            start=partial(base.system_events.start, parts.outbox, prompt_names(parts)),
             stop=partial(base.system_events.stop, OUTBOX_STOP_S),
         ),
         Component(
@@ -768,6 +770,13 @@ def create_monitors(
     )
 
 
+def prompt_names(parts: ApiServices) -> Callable[[str], str | None]:
+    """Returns the ids that clients of comfyui-api gave to prompts of ComfyUI. They do not change."""
+    return lru_cache(KNOWN_PROMPT_NAMES)(
+        lambda prompt_id: parts.jobs.client_id_of_prompt(prompt_id, prompt_requests.NAME)
+    )
+
+
 class App(Flask):
     url_rule_class = MatchingRule
 
@@ -792,7 +801,10 @@ def create_flask(parts: ApiServices) -> Flask:
     app.register_blueprint(api_docs.create_blueprint(SECTIONS, more_paths=more_paths))
     app.register_blueprint(
         api_docs.create_blueprint(
-            (prompt_routes.section(prompt_routes.PREFIX),), prompt_routes.PREFIX, "prompt_docs"
+            (prompt_routes.section(prompt_routes.PREFIX),),
+            prompt_routes.PREFIX,
+            "prompt_docs",
+            partial(prompt_routes.openapi_paths, parts.custom_workflows, prompt_routes.PREFIX),
         )
     )
     return app
@@ -819,7 +831,9 @@ class PromptPort:
             local_ports=self.parts.instances.port_numbers,
         )
         mount(app, self.parts, apis)
-        app.register_blueprint(api_docs.create_blueprint((prompt_routes.section(""), api_docs.SECTION)))
+        sections = (prompt_routes.section(""), api_docs.SECTION)
+        more_paths = partial(prompt_routes.openapi_paths, self.parts.custom_workflows, "")
+        app.register_blueprint(api_docs.create_blueprint(sections, more_paths=more_paths))
         return app
 
     @property

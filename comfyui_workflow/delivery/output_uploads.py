@@ -8,6 +8,7 @@ wins: the earlier one is stopped, and counts as done.
 
 import mimetypes
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from comfyui_workflow.runs.events import Event, NoticeAdded, OutputsUploaded, Ph
 from comfyui_workflow.runs.model import OutputFile, Phase, Run
 from comfyui_workflow.runs.upload_target import UploadKind, UploadTarget
 from comfyui_workflow.storage.base import Report
+from comfyui_workflow.storage.events import UPLOADED, TellEvent, file_data, tell_nobody
 from comfyui_workflow.storage.registry import StorageRegistry
 
 AT_ONCE = 4
@@ -39,8 +41,9 @@ class Superseded(Stopped):
 class OutputUploader:
     """Uploads outputs. Thread-safe."""
 
-    def __init__(self, storages: StorageRegistry) -> None:
+    def __init__(self, storages: StorageRegistry, tell: TellEvent = tell_nobody) -> None:
         self._storages = storages
+        self._tell = tell
         self._latest = LatestUploads()
 
     def upload(
@@ -102,7 +105,7 @@ class OutputUploader:
         target = run.request.upload
         assert target is not None  # noqa: S101
         content_type = mimetypes.guess_type(output.name)[0] or "application/octet-stream"
-        path = Path(output.local_path or "")
+        path, began_s = Path(output.local_path or ""), time.monotonic()
         try:
             url = self._storages.url_of(target, key)
             with (
@@ -111,6 +114,7 @@ class OutputUploader:
             ):
                 self._storages.put(target, path, key, content_type, secrets=secrets, report=report)
                 own.check()
+            self._tell(UPLOADED, file_data(url, path, path.stat().st_size, time.monotonic() - began_s))
         except Superseded:
             return replace(output, upload_url=url, upload_error=SUPERSEDED.format(url))
         except (StorageError, UrlRefused) as error:

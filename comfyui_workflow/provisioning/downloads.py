@@ -17,6 +17,7 @@ from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.provisioning.sizes import duration_text, size_text
 from comfyui_workflow.runs.credentials import NO_SECRETS, RequestSecrets
 from comfyui_workflow.ssh.connection import Connection
+from comfyui_workflow.storage.events import DOWNLOADED, TellEvent, file_data, tell_nobody
 from comfyui_workflow.workflows.model_sources import key_of_url
 
 _PROGRAM = Path(__file__).with_name("download_program.py")
@@ -70,6 +71,7 @@ def download(
     secrets: RequestSecrets = NO_SECRETS,
     stop: CancelToken,
     report: OnProgress,
+    tell: TellEvent = tell_nobody,
 ) -> PlacedFile:
     """Returns when the file is complete, checked and in its place. Several callers may want one file: it is
     downloaded once.
@@ -90,10 +92,14 @@ def download(
         "size": wanted.size,
         "sha256": wanted.sha256,
     }
-    meter = SpeedMeter()
+    meter, began_s = SpeedMeter(), time.monotonic()
     for said in connection.run_program(_PROGRAM.read_bytes(), request, stop=stop):
         if "placed" in said or "error" in said:
-            return _outcome(wanted, said)
+            placed = _outcome(wanted, said)
+            if not placed.existed:
+                data = file_data(wanted.url, placed.path, placed.size, time.monotonic() - began_s)
+                tell(DOWNLOADED, data, connection.address.label)
+            return placed
         progress = _progress(said, meter)
         if progress is not None:
             report(progress)

@@ -19,6 +19,7 @@ from comfyui_workflow.provisioning.rules import DownloadRules, host_of
 from comfyui_workflow.provisioning.sizes import size_text
 from comfyui_workflow.runs.credentials import RequestSecrets
 from comfyui_workflow.sessions.session import ComfyUISession
+from comfyui_workflow.storage.events import TellEvent, tell_nobody
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.model_sources import (
@@ -39,8 +40,9 @@ OpenTransfer = Callable[[str], AbstractContextManager[OnBytes]]
 class ModelProvisioner:
     """Provides the models of runs. Thread-safe."""
 
-    def __init__(self, rules: DownloadRules) -> None:
+    def __init__(self, rules: DownloadRules, tell: TellEvent = tell_nobody) -> None:
         self._rules = rules
+        self._tell = tell
 
     def provide(
         self,
@@ -111,4 +113,12 @@ class ModelProvisioner:
                 say(progress_text(wanted.name, progress))
 
         say(f"Downloading {wanted.name} on the instance, from {host_of(wanted.url)}")
-        return download(session.connection, wanted, self._rules, secrets=secrets, stop=stop, report=report)
+        return download(
+            session.connection,
+            wanted,
+            self._rules,
+            secrets=secrets,
+            stop=stop,
+            report=report,
+            tell=self._tell,
+        )

@@ -6,6 +6,7 @@ from comfyui_workflow.provisioning.models import ModelProvisioner
 from comfyui_workflow.provisioning.packs import PackOffers, PackProvisioner, PackRules
 from comfyui_workflow.provisioning.rules import DownloadRules
 from comfyui_workflow.safe_http.client import GuardedClient
+from comfyui_workflow.storage.events import TellEvent, tell_nobody
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +15,9 @@ class Provisioners:
     packs: PackProvisioner
 
 
-def provisioners(rules: PackRules, web: GuardedClient) -> Provisioners:
+def provisioners(rules: PackRules, web: GuardedClient, tell: TellEvent = tell_nobody) -> Provisioners:
     return Provisioners(
-        models=ModelProvisioner(rules.downloads), packs=PackProvisioner(PackOffers(rules, web))
+        models=ModelProvisioner(rules.downloads, tell), packs=PackProvisioner(PackOffers(rules, web))
     )
 
 

@@ -20,6 +20,7 @@ from comfyui_workflow.retry import Backoff, HighWaterMarks
 from comfyui_workflow.runs.credentials import NO_SECRETS, RequestSecrets
 from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_session
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
+from comfyui_workflow.storage.events import TellEvent, tell_nobody
 from comfyui_workflow.workflows.model_sources import RENAMED_FOLDERS
 
 MOST_AT_ONCE = 4
@@ -45,9 +46,10 @@ class ModelOrder:
 class ModelDownloads:
     """Downloads models. Thread-safe."""
 
-    def __init__(self, sessions: Sessions, rules: DownloadRules) -> None:
+    def __init__(self, sessions: Sessions, rules: DownloadRules, tell: TellEvent = tell_nobody) -> None:
         self._sessions = sessions
         self._rules = rules
+        self._tell = tell
         self._stop = CancelToken()
         self._checks = ConcurrencyLimit(MOST_AT_ONCE, f"{MOST_AT_ONCE} downloads are being started just now")
         self._unfinished = threading.BoundedSemaphore(MOST_UNFINISHED)
@@ -98,6 +100,7 @@ class ModelDownloads:
                 secrets=order.secrets,
                 stop=self._stop,
                 report=report,
+                tell=self._tell,
             )
             session.drop_definitions()  # ComfyUI lists the new file now
         return placed

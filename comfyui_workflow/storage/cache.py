@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import suppress
@@ -42,6 +43,7 @@ from comfyui_workflow.files.partial_files import LocalPart, forget_version
 from comfyui_workflow.runs.credentials import RequestSecrets, without_secrets
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.storage.base import Report, no_report
+from comfyui_workflow.storage.events import DELETED, DOWNLOADED, TellEvent, file_data, tell_nobody
 from comfyui_workflow.storage.http import download
 from comfyui_workflow.storage.registry import StorageRegistry
 
@@ -76,6 +78,7 @@ class DownloadCache:
         guarded: GuardedClient,
         trusted: GuardedClient,
         most_bytes: int = 0,
+        tell: TellEvent = tell_nobody,
     ) -> None:
         """`trusted` is the client for addresses that the settings name. `most_bytes`: 0 is no limit."""
         self._directory = directory
@@ -83,6 +86,9 @@ class DownloadCache:
         self._guarded = guarded
         self._trusted = trusted
         self._most_bytes = most_bytes
+        self._tell = tell
+        self._urls: dict[str, str] = {}
+        """URLs of the files that this process has downloaded, by their names in the cache."""
         self._changed = threading.Condition()
         self._flights: dict[str, _Flight] = {}
 
@@ -196,7 +202,7 @@ class DownloadCache:
             raise StoreError(f"{shown} cannot be stored: {error.strerror}") from error
 
     def _download(self, name: str, url: str, secrets: RequestSecrets, report: Report) -> Path:
-        path, known = self._directory / name, self._known_etag(name)
+        path, known, began_s = self._directory / name, self._known_etag(name), time.monotonic()
         if path.exists() and known is None:
             _use(path)
             return path
@@ -207,6 +213,9 @@ class DownloadCache:
                 done = download(client, signed, part, report=report, known_etag=known)
                 if not done.is_unchanged:
                     self._accept(part.path, path, done.etag)
+                    self._urls[name] = without_secrets(url)
+                    data = file_data(url, path, path.stat().st_size, time.monotonic() - began_s)
+                    self._tell(DOWNLOADED, data)
         except (WebError, StorageError) as error:
             if known is None or not error.is_transient:
                 raise
@@ -265,8 +274,10 @@ class DownloadCache:
     def _remove(self, path: Path) -> None:
         log.info("%s is removed from the cache", path.name)
         with suppress(OSError):
+            data = file_data(self._urls.pop(path.name, "unknown"), path, path.stat().st_size)
             self._etag_path(path.name).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            path.unlink()
+            self._tell(DELETED, data)
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
         """Yields (time of last use, size in bytes, path), without those that are downloaded now."""

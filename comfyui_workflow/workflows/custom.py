@@ -113,6 +113,8 @@ class Binding:
 
     inputs: Json
     files: tuple[str, ...]
+    values: Json
+    """By the names of the parameters, with defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ class DeclaredWorkflow:
     def bind(self, values: Mapping[str, Any]) -> Binding:
         """Checks the values and returns what they set. Raises: InvalidRequest, naming the parameter."""
         refuse_unknown_fields(values, [each.name for each in self.parameters], "input")
-        inputs, files = Json(), list[str]()
+        inputs, files, used = Json(), list[str](), Json()
         for parameter in self.parameters:
             value = values.get(parameter.name)
             if value is None and parameter.is_required:
@@ -142,10 +144,11 @@ class DeclaredWorkflow:
             value = parameter.default if value is None else parameter.check(value)
             if value is None:
                 continue
+            used[parameter.name] = value
             inputs |= dict.fromkeys(parameter.inputs, value)
             if parameter.type is ParameterType.FILE:
                 files.append(value)
-        return Binding(inputs=inputs, files=tuple(dict.fromkeys(files)))
+        return Binding(inputs=inputs, files=tuple(dict.fromkeys(files)), values=used)
 
 
 @dataclass(frozen=True, kw_only=True)

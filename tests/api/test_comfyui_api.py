@@ -1,11 +1,16 @@
 """The API of comfyui-api with runs that are never executed: ids, probes, and what is kept of a prompt."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from comfyui_workflow.errors import ConnectionFailed
+from comfyui_workflow.instances.state import Reachability
 from comfyui_workflow.runs.events import RunCompleted, RunFailed
 from comfyui_workflow.runs.job import decode_job, encode_job
+from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
+from comfyui_workflow.ssh.pool import Pool
 from tests.api.conftest import Api
 from tests.api.test_worker_comfyui import until
 
@@ -111,3 +116,24 @@ def test_probes_need_no_instance_list_and_docs_are_there(api: Api) -> None:
     assert api.client.get("/comfyui-api/ready").status_code == 503
     assert api.client.get("/comfyui-api/ready", headers={"Comfyui-Target": "ssh root@h"}).status_code == 200
     assert set(api.client.get("/comfyui-api/docs/json").json["paths"]) >= {"/comfyui-api/prompt"}
+
+
+def test_a_probe_without_the_token_connects_to_nothing(make_api: Callable[..., Api]) -> None:
+    tried = list[str]()
+
+    def refuse(key: InstanceKey) -> ComfyUISession:
+        tried.append(key.address.label)
+        raise ConnectionFailed("it cannot be reached")
+
+    api = make_api(api_token="secret", sessions=Pool(refuse), comfyui_api_target="any", ssh_key_dirs="/")
+    authorized = {"Authorization": "Bearer secret"}
+    one = {"name": "gpu", "ssh_connection": "ssh -p 40738 root@198.53.64.194"}
+    assert api.client.post("/comfyui/instances", json=one, headers=authorized).status_code == 201
+    for headers in ({}, {"Comfyui-Target": "gpu"}, {"Authorization": "Bearer wrong"}):
+        assert api.client.get("/comfyui-api/ready", headers=headers).status_code == 200
+    assert api.client.get("/comfyui-api/ready", headers={"Comfyui-Target": "none"}).status_code == 200
+    assert not tried
+    assert api.instances.monitors.state("gpu").reachability is Reachability.UNKNOWN
+    assert api.client.get("/comfyui-api/ready", headers=authorized).status_code == 503
+    until(lambda: tried)
+    assert api.client.get("/comfyui-api/ready").status_code == 503

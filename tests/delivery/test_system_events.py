@@ -139,3 +139,12 @@ def test_the_settings_have_the_names_of_comfyui_api(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SYSTEM_WEBHOOK_URL", "ftp://x")
     with pytest.raises(ConfigurationError, match=r"SYSTEM_WEBHOOK_URL: .*must begin with http"):
         load_settings()
+
+
+def test_the_nodes_of_a_progress_have_the_id_of_the_client_too() -> None:
+    node = {"value": 1, "prompt_id": "p"}
+    message = {"type": "progress_state", "data": {"prompt_id": "p", "nodes": {"3": node, "4": "odd"}}}
+    named = system_events.with_names(message, {"p": "mine"}.get)
+    assert named["data"] == {"prompt_id": "mine", "nodes": {"3": {**node, "prompt_id": "mine"}, "4": "odd"}}
+    for other in ({"data": 3}, {"url": "u"}, None, {"data": {"prompt_id": ["p"]}}):
+        assert system_events.with_names(other, {"p": "mine"}.get) == other

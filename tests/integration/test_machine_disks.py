@@ -1,8 +1,10 @@
 """Disks and rights on a rented machine: what can be brought there another way is; what cannot is told."""
 
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
+import requests
 from PIL import Image
 
 from tests.integration.graphs import loaded
@@ -97,3 +99,21 @@ def test_a_comfyui_that_saves_no_upload_is_asked_again(
         assert "Make room on the disk of the instance" in waiting["message"]
         sandbox.faults(answers=[])
         assert colors(server.until_finished(run)) == [CYAN]
+
+
+def test_a_prompt_of_comfyui_api_says_that_the_disk_is_full(
+    server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    picture = b64encode(Path(made(tmp_path / "mine" / "a.png")).read_bytes()).decode()
+    sandbox.faults(answers=[NOT_SAVED])
+    with make_sshd(tmp_path / "sshd", READ_ONLY) as sshd:
+        ssh_string = sshd.ssh_string(comfyui_port=sandbox.comfyui_port)
+        answer = requests.post(
+            server.url.replace("/comfyui/workflow", "/comfyui-api") + "/prompt",
+            json={"prompt": loaded(picture)},
+            headers={"Comfyui-Target": ssh_string},
+            timeout=60,
+        )
+    assert (answer.status_code, answer.json()["error"]) == (500, "Internal Server Error")
+    assert "Make room on the disk of the instance" in answer.json()["message"]
+    assert not sandbox.executions()

@@ -3,7 +3,7 @@
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from comfyui_workflow.services import input_urls
 from comfyui_workflow.services.input_urls import UrlInputs
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.storage.cache import DownloadCache
+from comfyui_workflow.storage.events import TellEvent, tell_nobody
 from comfyui_workflow.storage.http import HttpHeader
 from comfyui_workflow.storage.registry import StorageRegistry, StorageSettings
 from tests.storage.file_server import Asked, FileServer, serving_files
@@ -40,9 +41,18 @@ def files() -> Iterator[FileServer]:
         yield served
 
 
-def cache_in(directory: Path, *, most_bytes: int = 0, client: GuardedClient = ANYWHERE, **settings: object):  # type: ignore[no-untyped-def]
+def cache_in(  # type: ignore[no-untyped-def]
+    directory: Path,
+    *,
+    most_bytes: int = 0,
+    client: GuardedClient = ANYWHERE,
+    tell: TellEvent = tell_nobody,
+    **settings: object,
+):
     registry = StorageRegistry(StorageSettings(**settings), client)  # type: ignore[arg-type]
-    return DownloadCache(directory, registry, guarded=client, trusted=ANYWHERE, most_bytes=most_bytes)
+    return DownloadCache(
+        directory, registry, guarded=client, trusted=ANYWHERE, most_bytes=most_bytes, tell=tell
+    )
 
 
 @pytest.fixture
@@ -267,6 +277,25 @@ def test_the_least_recently_used_files_are_removed(files: FileServer, tmp_path: 
     assert b"d" in kept
     assert len(kept) == 2
     assert (tmp_path / "a").read_bytes() == b"a" * 1000
+
+
+def test_downloads_and_removals_are_told_without_secrets(files: FileServer, tmp_path: Path) -> None:
+    told = list[tuple[str, dict[str, object]]]()
+
+    def tell(event: str, data: Mapping[str, object], _instance: str | None = None) -> None:
+        told.append((event, dict(data)))
+
+    cache = cache_in(tmp_path / "cache", most_bytes=1500, tell=tell)
+    files.files |= {"/a": b"a" * 1000, "/b": b"b" * 1000}
+    urls = [f"{files.url}/a?token=hid", f"{files.url}/b"]
+    for number, url in enumerate([urls[0], urls[0], urls[1]]):  # the second time it is in the cache
+        get(cache, url, tmp_path / f"{number}")
+    assert [event for event, _ in told] == ["file_downloaded", "file_downloaded", "file_deleted"]
+    assert [data["url"] for _, data in told] == [told[0][1]["url"], urls[1], told[0][1]["url"]]
+    assert "hid" not in str(told)
+    assert [data["size"] for _, data in told] == [1000] * 3
+    assert told[0][1]["local_path"] == told[2][1]["local_path"]
+    assert [list(data)[3:] for _, data in told] == [["duration"], ["duration"], []]
 
 
 def test_a_full_disk_first_costs_the_cache_its_files(

@@ -4,10 +4,11 @@ from flask import Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from comfyui_workflow.api.error_responses import keep_headers, status_of
-from comfyui_workflow.errors import InvalidRequest, WorkflowError
+from comfyui_workflow.errors import CustomWorkflowNotFound, InvalidRequest, WorkflowError
 
 BAD_REQUEST = "Bad Request"
 NO_SAVE_NODE = 'Prompt must contain a node with a "filename_prefix" input, such as "SaveImage"'
+NOT_MADE = "Failed to generate workflow prompt"
 NOT_QUEUED = "Failed to queue prompt"
 NOT_UPLOADED = "Failed to upload outputs"
 NO_OUTPUTS = "Failed to get prompt outputs"
@@ -25,6 +26,15 @@ class InvalidPart(InvalidRequest):
         self.location = location
 
 
+class InvalidWorkflowRequest(InvalidRequest):
+    """The body of a custom workflow does not have the types of its schema. `location` is a path in the body:
+    `/input/steps`."""
+
+    def __init__(self, message: str, location: str) -> None:
+        super().__init__(message)
+        self.location = location
+
+
 class PromptNotRun(WorkflowError):
     """A synchronous prompt has failed; its message is that of comfyui-api, with the reason."""
 
@@ -33,10 +43,18 @@ def error_response(error: WorkflowError) -> Response:
     match error:
         case InvalidBody():
             return _answer(400, error=BAD_REQUEST)
+        case InvalidWorkflowRequest():
+            return invalid_body(f"body{error.location} {error}")
         case InvalidPart():
             return _answer(400, error=str(error), location=error.location)
         case PromptNotRun():
             return server_failure(str(error))
+    return _by_status(error)
+
+
+def _by_status(error: WorkflowError) -> Response:
+    if isinstance(error, CustomWorkflowNotFound):
+        return _no_route()
     status = status_of(error)
     if status == 500:
         return server_failure(str(error))
@@ -47,8 +65,8 @@ def http_error_response(error: HTTPException) -> Response:
     status = error.code or 500
     message = error.description or error.name
     if status == 404:
-        message = f"Route {request.method}:{request.path} not found"
-    if status == 400:
+        response = _no_route()
+    elif status == 400:
         response = _answer(400, error=BAD_REQUEST)
     else:
         response = _answer(status, statusCode=status, error=error.name, message=message)
@@ -56,15 +74,18 @@ def http_error_response(error: HTTPException) -> Response:
     return response
 
 
+def _no_route() -> Response:
+    message = f"Route {request.method}:{request.path} not found"
+    return _answer(404, statusCode=404, error="Not Found", message=message)
+
+
 def server_failure(message: str) -> Response:
     return _answer(500, statusCode=500, error="Internal Server Error", message=message)
 
 
-def missing_id() -> Response:
-    """The answer of Fastify to a body without `id`."""
-    return _answer(
-        400, statusCode=400, code="FST_ERR_VALIDATION", error=BAD_REQUEST, message="body/id Required"
-    )
+def invalid_body(message: str) -> Response:
+    """The answer of Fastify to a body that does not fit the schema of its route: `body/id Required`."""
+    return _answer(400, statusCode=400, code="FST_ERR_VALIDATION", error=BAD_REQUEST, message=message)
 
 
 def _answer(status: int, **fields: object) -> Response:

@@ -62,9 +62,15 @@ class PromptMedia:
         """Replaces the input files of a node by names. Raises: InvalidPart, StoreError."""
         inputs, class_type = node["inputs"], node["class_type"]
         for name, what in _media_inputs(class_type, inputs):
-            place = _Place(node_id=node_id, name=name, what=what)
+            place = _place_of(node_id, name, what)
             with_names = self._directory if isinstance(inputs[name], list) else self._file
             inputs[name] = with_names(inputs[name], place)
+
+    def read_parameter(self, given: str) -> str:
+        """Returns the name for the input file of a custom workflow. Raises: InvalidPart, StoreError."""
+        return self._file(
+            given, _Place(what="image", failure="Failed to download input file", location="input")
+        )
 
     def _file(self, given: str, place: "_Place") -> str:
         return self._stored(given, place, None)
@@ -129,17 +135,16 @@ class PromptMedia:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    node_id: str
-    name: str
     what: str
+    failure: str
+    """The beginning of the message if the file cannot be used."""
+    location: str
+    """Where the request names the file."""
 
-    @property
-    def failure(self) -> str:
-        return f"Failed to download {self.what} for node {self.node_id}"
 
-    @property
-    def location(self) -> str:
-        return f"prompt.{self.node_id}.inputs.{'video' if self.what == 'video' else self.name}"
+def _place_of(node_id: str, name: str, what: str) -> _Place:
+    location = f"prompt.{node_id}.inputs.{'video' if what == 'video' else name}"
+    return _Place(what=what, failure=f"Failed to download {what} for node {node_id}", location=location)
 
 
 def _media_inputs(class_type: str, inputs: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from comfyui_workflow.api.comfyui_api.errors import NO_SAVE_NODE, InvalidBody, InvalidPart
@@ -43,6 +43,21 @@ Body = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptSource:
+    """What made the prompt, and the values that it sets in a file of the editor."""
+
+    name: str = "prompt"
+    """Name of the run."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """By `<node id or title>.<input>`."""
+    files: tuple[str, ...] = ()
+    """Those of the values that are input files: base64, URLs or names."""
+
+
+CLIENT = PromptSource()
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptReader:
     orders: OrderReader
     uploads: Uploads
@@ -54,7 +69,7 @@ class PromptReader:
     prepends: bool
     """True: the id is put before each `filename_prefix`. False: it replaces the prefix."""
 
-    def read(self, body: Body, target: str | None) -> JobOrder:
+    def read(self, body: Body, target: str | None, source: PromptSource = CLIENT) -> JobOrder:
         """Returns the order of the job. Stores inline images on this server. Raises: InvalidBody,
         InvalidPart, InvalidRequest, StoreError."""
         began_s = time.monotonic()
@@ -64,10 +79,10 @@ class PromptReader:
         media = PromptMedia(uploads=self.uploads, check_url=self.urls.storages.check)
         models = PromptModels(rules=self.download_rules)
         graph = prompt if is_editor_format(prompt) else self._read_nodes(prompt, prompt_id, media, models)
-        request, api_key = self._run_request(graph, target or self.default_target)
-        secrets = RequestSecrets(
-            credentials=credentials, urls={**media.secret_urls, **models.secret_urls, **upload.urls}
-        )
+        order = {"ssh_connection": target or self.default_target, "workflow": graph}
+        request, api_key = self._run_request({**order, **_source_fields(source, media)})
+        urls = {**media.secret_urls, **models.secret_urls, **upload.urls}
+        secrets = RequestSecrets(credentials=credentials, urls=urls)
         self._check_addresses(upload.target, secrets)
         request = replace(
             request,
@@ -95,9 +110,8 @@ class PromptReader:
             },
         )
 
-    def _run_request(self, graph: object, target: str) -> tuple[RunRequest, str | None]:
+    def _run_request(self, order: Body) -> tuple[RunRequest, str | None]:
         """Returns the request with defaults, and the API key of Comfy.org. Raises: InvalidPart."""
-        order = {"ssh_connection": target, "workflow": graph, "workflow_name": "prompt"}
         try:
             return self.orders.read_with_key(order)
         except InvalidGraph as error:
@@ -157,12 +171,24 @@ def prompt_reader(services: ApiServices) -> PromptReader:
     )
 
 
+def _source_fields(source: PromptSource, media: PromptMedia) -> Body:
+    """Returns the fields of the order from the source, with names in place of input files.
+    Raises: InvalidPart, StoreError."""
+    inputs = {
+        name: media.read_parameter(value) if value in source.files else value
+        for name, value in source.values.items()
+    }
+    return {"workflow_name": source.name, "inputs": inputs}
+
+
 def _checked(body: Body) -> tuple[Body, str]:
     """Returns the prompt and its id: the one of the body, or a new one. Raises: InvalidBody, InvalidPart."""
     prompt, prompt_id = body.get("prompt"), body.get("id", str(uuid.uuid4()))
     texts = [prompt_id, *(body[name] for name in WEBHOOK_FIELDS if name in body)]
-    if not isinstance(prompt, dict) or not all(isinstance(each, str) for each in texts):
-        raise InvalidBody("prompt must be an object; id, webhook and webhook_v2 must be texts")
+    if not isinstance(prompt, dict):
+        raise InvalidBody("prompt must be an object")
+    if not all(isinstance(each, str) for each in texts):
+        raise InvalidBody("id, webhook and webhook_v2 must be texts")
     if not is_editor_format(prompt) and not all(map(_is_node, prompt.values())):
         raise InvalidBody("each node of the prompt must be an object with a class_type")
     if not prompt_id or len(prompt_id) > LONGEST_ID or not is_valid_unicode(prompt_id):

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,8 @@ from typing import IO, Any
 from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow import __version__
+from comfyui_workflow.api import custom_workflow_paths
+from comfyui_workflow.api.auth import is_authorized
 from comfyui_workflow.api.comfyui_api import schemas
 from comfyui_workflow.api.comfyui_api.documents import (
     NOT_DOWNLOADED,
@@ -29,10 +31,11 @@ from comfyui_workflow.api.comfyui_api.errors import (
     PromptNotRun,
     error_response,
     http_error_response,
-    missing_id,
+    invalid_body,
 )
 from comfyui_workflow.api.comfyui_api.model_urls import read_download
 from comfyui_workflow.api.comfyui_api.requests import NAME, TARGET_HEADER, PromptReader, prompt_reader
+from comfyui_workflow.api.comfyui_api.workflow_requests import errors_of_workflows, made_prompt, shown_values
 from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import idempotency_key, json_body
@@ -44,12 +47,15 @@ from comfyui_workflow.instances.state import Reachability
 from comfyui_workflow.runs.job import JobStatus
 from comfyui_workflow.runs.target import tag_of
 from comfyui_workflow.runs.upload_target import UploadKind
+from comfyui_workflow.services.custom_workflows.service import CustomWorkflows
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.view import DeliveredFile, JobView, output_of
 from comfyui_workflow.services.model_downloads import ModelDownloads
 from comfyui_workflow.services.models import ModelService, instance_key
+from comfyui_workflow.settings import Settings
 
 PREFIX = "/comfyui-api"
+TAG = "Prompts"
 MAX_WAITING = 6
 """Maximum number of synchronous prompts at the port of the server. Each occupies a thread of the server, and
 most threads must remain for other requests."""
@@ -58,6 +64,8 @@ MAX_WAITING_AT_OWN_PORT = 40
 LONGEST_WAIT_S = 3600.0
 """The wait is repeated: this limits only how long a lost notification could be missed."""
 
+Json = dict[str, Any]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptViews:
@@ -65,18 +73,31 @@ class PromptViews:
     models: ModelService
     model_downloads: ModelDownloads
     reader: PromptReader
+    custom: CustomWorkflows
     instances: InstanceServices
     waiting: BoundedSemaphore
-    max_queue_depth: int
+    settings: Settings
     spool_dir: Path
 
     def prompt(self) -> Response:
         key = idempotency_key(f" {NAME} {self._target()}")
         body = _body()
+        return self._answered(body, lambda: (self._submitted(body, key), {}))
+
+    def run_workflow(self, name: str) -> Response:
+        key = idempotency_key(f" {NAME} {self._target()} {name}")
+        with errors_of_workflows():
+            body = _body()
+        return self._answered(body, lambda: self._made(name, body, key))
+
+    def _answered(self, body: Json, submit: Callable[[], tuple[JobView, Json]]) -> Response:
+        """`submit` returns the job, and what the answer has beside its document."""
         if _is_asynchronous(body):
-            return _accepted(self._submitted(body, key))
+            view, more = submit()
+            return _accepted({**accepted_document(view), **more})
         with self._waiting("send a webhook"):
-            return self._finished(self._submitted(body, key))
+            view, more = submit()
+            return self._finished(view, more)
 
     def state(self, prompt_id: str) -> Response:
         found = self.jobs.named(prompt_id, NAME)
@@ -91,7 +112,7 @@ class PromptViews:
     def interrupt(self) -> Response:
         prompt_id = _body().get("id")
         if not isinstance(prompt_id, str):
-            return missing_id()
+            return invalid_body("body/id Required")
         unfinished = [each for each in self.jobs.named(prompt_id, NAME) if not each.status.is_final]
         for view in unfinished:
             self.jobs.cancel(view.job.job_id)
@@ -141,7 +162,17 @@ class PromptViews:
         before = self.jobs.submitted_before(key)
         return before or self.jobs.submit(self.reader.read(body, self._target()), key)
 
-    def _finished(self, view: JobView) -> Response:
+    def _made(self, name: str, body: Json, key: str | None) -> tuple[JobView, Json]:
+        """Submits the prompt of a custom workflow. A repeated request generates no second one."""
+        before = self.jobs.submitted_before(key)
+        if before is not None:
+            return before, {"input": shown_values(body.get("input"))}
+        made = made_prompt(self.custom, name, body)
+        with errors_of_workflows():
+            order = self.reader.read(made.body, self._target(), made.source)
+        return self.jobs.submit(order, key), {"input": made.values}
+
+    def _finished(self, view: JobView, more: Json) -> Response:
         """Waits for the prompt, as long as it takes. Raises: InvalidPart, PromptNotRun, ServerBusy."""
         view = self.jobs.wait(view.job.job_id, LONGEST_WAIT_S)
         while view.job.final is None and not self.jobs.is_stopping:
@@ -151,7 +182,7 @@ class PromptViews:
                 f"The server stops. The prompt goes on after its next start: GET /prompt/{view.job.client_id}"
             )
         if view.status is JobStatus.SUCCEEDED:
-            return _with_files(request_document(view), view, self.spool_dir)
+            return _with_files({**request_document(view), **more}, view, self.spool_dir)
         if view.run.error_code in NOT_DOWNLOADED:
             raise InvalidPart(*download_failure(view))
         raise PromptNotRun(failure_of(view))
@@ -167,12 +198,16 @@ class PromptViews:
             self.waiting.release()
 
     def _has_room(self) -> bool:
-        return not self.max_queue_depth or self.jobs.unfinished_count(NAME) < self.max_queue_depth
+        most = self.settings.comfyui_api_max_queue_depth
+        return not most or self.jobs.unfinished_count(NAME) < most
 
     def _has_ready_instance(self) -> bool:
         """True if an instance of the target is ready. The question connects to one that is not known yet. An
-        ssh string is not monitored: its runs connect to it."""
-        wanted = self._orders.read_without_workflow({"ssh_connection": self._target()})
+        ssh string is not monitored: its runs connect to it. A client without the token connects to nothing
+        and asks only about the default target: an instance that is not known yet counts as ready there."""
+        may_connect = is_authorized(self.settings)
+        target = self._target() if may_connect else self.reader.default_target
+        wanted = self._orders.read_without_workflow({"ssh_connection": target})
         tag = tag_of(wanted.target)
         known = self.instances.directory.all()
         found = [each for each in known if tag is not None and each.is_eligible_for(tag)]
@@ -181,11 +216,13 @@ class PromptViews:
             if named is None:
                 return True
             found = [named]
-        monitors = self.instances.monitors
-        for each in found:
-            if monitors.state(each.id).reachability is Reachability.UNKNOWN:
-                monitors.acquire(each)
-        return any(monitors.state(each.id).is_ready for each in found)
+        states = {each.id: self.instances.monitors.state(each.id) for each in found}
+        unknown = [each for each in found if states[each.id].reachability is Reachability.UNKNOWN]
+        if not may_connect:
+            return bool(unknown) or any(state.is_ready for state in states.values())
+        for each in unknown:
+            self.instances.monitors.acquire(each)
+        return any(self.instances.monitors.state(each.id).is_ready for each in found)
 
 
 def create_blueprint(
@@ -197,9 +234,10 @@ def create_blueprint(
         models=services.models,
         model_downloads=services.model_downloads,
         reader=prompt_reader(services),
+        custom=services.custom_workflows,
         instances=services.instances,
         waiting=BoundedSemaphore(max_waiting),
-        max_queue_depth=services.settings.comfyui_api_max_queue_depth,
+        settings=services.settings,
         spool_dir=services.settings.data_dir,
     )
     register(routes, operations(prefix), views)
@@ -231,8 +269,8 @@ def _is_asynchronous(body: dict[str, Any]) -> bool:
     return isinstance(upload, dict) and upload.get("async") is True
 
 
-def _accepted(view: JobView) -> Response:
-    response = jsonify(accepted_document(view))
+def _accepted(document: Json) -> Response:
+    response = jsonify(document)
     response.status_code = 202
     return response
 
@@ -264,7 +302,7 @@ def _write_image(spooled: IO[bytes], file: DeliveredFile) -> None:
 
 
 def operations(prefix: str) -> tuple[Operation, ...]:
-    return (*_prompt_operations(prefix), *_instance_operations(prefix))
+    return (*_prompt_operations(prefix), _workflow_operation(prefix), *_instance_operations(prefix))
 
 
 def _prompt_operations(prefix: str) -> Iterator[Operation]:
@@ -297,6 +335,30 @@ def _prompt_operations(prefix: str) -> Iterator[Operation]:
         body=schemas.InterruptPromptBody,
         answer=schemas.Interrupted,
     )
+
+
+def _workflow_operation(prefix: str) -> Operation:
+    return Operation(
+        method="POST",
+        rule=f"{prefix}/workflow/<path:name>",
+        view=PromptViews.run_workflow,
+        summary="Run a custom workflow",
+        description="As `/prompt`, with `input` in place of `prompt`: a file of `WORKFLOW_DIR` makes the "
+        "prompt. Errors: those of `/prompt`; 400 the values do not fit, or no prompt can be made from them, "
+        "404 no such file, 500 the file cannot be used.",
+        body=schemas.WorkflowBody,
+        answer=schemas.WorkflowResponse,
+    )
+
+
+def openapi_paths(custom: CustomWorkflows, prefix: str) -> dict[str, Any]:
+    """Returns the paths of the custom workflows for the OpenAPI document."""
+    answers = {
+        "200": ("The outputs", "WorkflowResponse"),
+        "202": ("The prompt is stored: with a webhook or an asynchronous upload", "WorkflowResponse"),
+        "400": ("The values do not fit, or no prompt can be made from them", "PromptFailure"),
+    }
+    return custom_workflow_paths.openapi_paths(custom, f"{prefix}/workflow", TAG, "WorkflowBody", answers)
 
 
 def _instance_operations(prefix: str) -> Iterator[Operation]:
@@ -346,12 +408,15 @@ def open_paths(prefix: str) -> frozenset[str]:
 
 def section(prefix: str) -> Section:
     return Section(
-        tag="Prompts",
+        tag=TAG,
         description="Prompts, compatible with comfyui-api of SaladTechnologies. Details: "
         "docs/api/comfyui-api.md",
         operations=operations(prefix),
         failure=schemas.PromptFailure,
-        path_parameters={"prompt_id": "Id of the prompt"},
+        path_parameters={
+            "prompt_id": "Id of the prompt",
+            "name": "Path of the file in `WORKFLOW_DIR`, without its suffix",
+        },
     )
 
 

@@ -88,6 +88,22 @@ class PromptBody(OpenRequestBody):
     http_upload: HttpTarget | None = None
 
 
+class WorkflowBody(OpenRequestBody):
+    """A request of a custom workflow: all fields of a prompt, with `input` in place of `prompt`."""
+
+    input: dict[str, Any]
+    """The values. Their schema is that of the file."""
+    id: str | None = None
+    webhook: str | None = None
+    webhook_v2: str | None = None
+    convert_output: ConvertOutput | None = None
+    credentials: list[UrlCredential] | None = None
+    s3: S3Target | None = None
+    hf_upload: HuggingFaceTarget | None = None
+    azure_blob_upload: AzureTarget | None = None
+    http_upload: HttpTarget | None = None
+
+
 class InterruptPromptBody(OpenRequestBody):
     id: str
 
@@ -171,6 +187,11 @@ class PromptResponse(PromptEcho):
     stats: ExecutionStats | None = None
     status: Literal["ok"] | None = None
     """Set in the answer 202, which has no outputs."""
+
+
+class WorkflowResponse(PromptResponse):
+    input: dict[str, Any]
+    """The values of the request, with defaults, and without secrets in URLs."""
 
 
 class PromptState(PromptEcho):

@@ -42,8 +42,9 @@ class QueueViews:
     orders: OrderReader
 
     def queue(self) -> Response:
+        key = idempotency_key(SCOPE)  # before the body is read: it is not kept
         order = read_queue_request(body_of_request())
-        started = self._started(order, idempotency_key(SCOPE))
+        started = self._started(order, key)
         if order.trace_id is not None:
             log.info("[exec:%s] %s, prompt %s", order.trace_id, started.run.run_id, started.prompt_id)
         return jsonify(

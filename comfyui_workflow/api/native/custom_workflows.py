@@ -6,6 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
+from comfyui_workflow.api import custom_workflow_paths
 from comfyui_workflow.api.error_responses import error_response, http_error_response
 from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.native import schemas
@@ -65,24 +66,8 @@ def execute_body(name: str, body: Mapping[str, Any], made: CustomOrder) -> dict[
 
 def openapi_paths(custom: CustomWorkflows) -> dict[str, Any]:
     """Returns the paths of the custom workflows for the OpenAPI document."""
-    usable = [each for each in custom.all() if each.schema is not None]
-    return {f"{PREFIX}/{each.name}": {"post": _operation(each)} for each in usable}
-
-
-def _operation(described: CustomDescription) -> dict[str, Any]:
-    own = {"type": "object", "properties": {"input": described.schema}}
-    schema = {"allOf": [{"$ref": "#/components/schemas/CustomRunBody"}, own]}
-    answer = {"$ref": "#/components/schemas/RunStarted"}
-    return {
-        "tags": [TAG],
-        "operationId": f"post_workflow_{described.name.replace('/', '_')}",
-        "summary": described.summary or described.name,
-        "description": described.description or "",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": {
-            "200": {"description": "The run is stored", "content": {"application/json": {"schema": answer}}}
-        },
-    }
+    answers = {"200": ("The run is stored", "RunStarted")}
+    return custom_workflow_paths.openapi_paths(custom, PREFIX, TAG, "CustomRunBody", answers)
 
 
 def _document(described: CustomDescription) -> dict[str, Any]:

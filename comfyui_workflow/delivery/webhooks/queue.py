@@ -10,7 +10,8 @@ from comfyui_workflow.safe_http.urls import origin_of
 
 MOST_AT_ONCE = 8
 MOST_AT_ONE_SERVER = 2
-"""Maximum number of concurrent deliveries to one server: a server that hangs must not block the others."""
+"""Maximum number of concurrent deliveries to one server: a server that hangs must not block the others.
+Events of the system have as many of their own: they are many, and nobody waits for them."""
 
 
 class DeliveryQueue:
@@ -18,8 +19,8 @@ class DeliveryQueue:
         self._known: dict[str, Delivery] = {}
         self._waiting: dict[str, Delivery] = {}
         """The known deliveries that are to be sent."""
-        self._claimed: dict[str, str] = {}
-        """Server of each delivery that a thread is handling, by delivery id."""
+        self._claimed: dict[str, tuple[str, bool]] = {}
+        """(server, whether it is kept) of each delivery that a thread is handling, by delivery id."""
 
     @property
     def waiting_count(self) -> int:
@@ -54,7 +55,7 @@ class DeliveryQueue:
 
     def claim(self, delivery: Delivery) -> None:
         """Claims a delivery: until it is released, no other thread handles it."""
-        self._claimed[delivery.delivery_id] = origin_of(delivery.url)
+        self._claimed[delivery.delivery_id] = _lane(delivery)
 
     def release(self, delivery: Delivery) -> None:
         """Ends a claim, and saves the new state of the delivery."""
@@ -64,14 +65,14 @@ class DeliveryQueue:
     def claim_due(self, at: datetime) -> list[Delivery]:
         """Claims and returns the due deliveries, as many as the limits allow."""
         active, found = Counter(self._claimed.values()), []
-        for delivery in self._waiting.values():
+        for delivery in sorted(self._waiting.values(), key=_rank):
             if len(self._claimed) >= MOST_AT_ONCE:
                 break
             if delivery.next_at is None or delivery.next_at > at or self.is_claimed(delivery.delivery_id):
                 continue
-            server = origin_of(delivery.url)
-            if active[server] < MOST_AT_ONE_SERVER:
-                active[server] += 1
+            lane = _lane(delivery)
+            if active[lane] < MOST_AT_ONE_SERVER:
+                active[lane] += 1
                 self.claim(delivery)
                 found.append(delivery)
         return found
@@ -95,3 +96,14 @@ class DeliveryQueue:
         for delivery_id in old:
             del self._known[delivery_id]
         return old
+
+
+def _lane(delivery: Delivery) -> tuple[str, bool]:
+    return origin_of(delivery.url), delivery.is_kept
+
+
+def _rank(delivery: Delivery) -> int:
+    """Webhooks before events of the system; of those the new ones first: an old one is of little use."""
+    if delivery.is_kept:
+        return 0
+    return 2 if delivery.attempts else 1

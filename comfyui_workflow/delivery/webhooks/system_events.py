@@ -25,6 +25,7 @@ SUBJECT = "system"
 MOST_WAITING = 10_000
 
 Message = Mapping[str, Any]
+NameOf = Callable[[str], str | None]
 
 
 class EventOutbox(Protocol):
@@ -61,9 +62,10 @@ class SystemEvents:
         self._is_full = False
         self._thread: threading.Thread | None = None
 
-    def start(self, outbox: EventOutbox) -> None:
+    def start(self, outbox: EventOutbox, name_of: NameOf = lambda _: None) -> None:
+        """`name_of` returns the id of the client for a prompt id of ComfyUI, if it has another one."""
         if self._options is not None:
-            work = (outbox, self._options.url)
+            work = (outbox, self._options.url, name_of)
             self._thread = threading.Thread(target=self._work, args=work, name="system events", daemon=True)
             self._thread.start()
 
@@ -92,12 +94,13 @@ class SystemEvents:
         except queue.Full:
             self._drop()
 
-    def _work(self, outbox: EventOutbox, url: str) -> None:
+    def _work(self, outbox: EventOutbox, url: str, name_of: NameOf) -> None:
         while (body := self._waiting.get()) is not None:
             if outbox.waiting_count() >= MOST_WAITING:
                 self._drop()
                 continue
             try:
+                body["data"] = with_names(body["data"], name_of)
                 json.dumps(body, allow_nan=False)
                 message_id = f"msg_{secrets.token_hex(12)}"
                 outbox.add(url, body, SUBJECT, message_id=message_id, is_kept=False)
@@ -112,3 +115,25 @@ class SystemEvents:
         if not self._is_full:
             log.warning("System events are dropped: %d webhooks wait already", MOST_WAITING)
         self._is_full = True
+
+
+def with_names(message: Any, name_of: NameOf) -> Any:
+    """Returns a message with the ids of clients in place of those of ComfyUI, also in the `nodes` of
+    `progress_state`. An event of storage has none."""
+    data = message.get("data") if isinstance(message, Mapping) else None
+    if not isinstance(data, Mapping):
+        return message
+    named = _named(data, name_of)
+    nodes = data.get("nodes")
+    if isinstance(nodes, Mapping):
+        named["nodes"] = {
+            node_id: _named(node, name_of) if isinstance(node, Mapping) else node
+            for node_id, node in nodes.items()
+        }
+    return {**message, "data": named}
+
+
+def _named(fields: Mapping[str, Any], name_of: NameOf) -> dict[str, Any]:
+    prompt_id = fields.get("prompt_id")
+    name = name_of(prompt_id) if isinstance(prompt_id, str) else None
+    return dict(fields) if name is None else {**fields, "prompt_id": name}

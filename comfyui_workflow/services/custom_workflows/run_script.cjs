@@ -1,7 +1,8 @@
 // Runs a workflow file of comfyui-api (.js or .ts) in a process of its own: `scripts.py` starts it.
 //
 // Reads {"command": "describe" | "generate", "file": path, "input": object, "context": object} from stdin. Writes one JSON
-// object to stdout: the description or the workflow, or {"error": sentence, "is_input": bool}, or {"missing": npm package}.
+// object to stdout: the description, or {"workflow": object, "input": the values with defaults}, or {"error": sentence,
+// "is_input": bool}, with "reason" if the values fit and the workflow cannot be made, or {"missing": npm package}.
 //
 // zod and sucrase are those that Node.js finds from the directory of the file upwards, so that the file and this program use the
 // same zod. sucrase is needed for TypeScript and for import and export only.
@@ -17,7 +18,12 @@ console.log = console.info = console.debug = console.error; // what the file pri
 const ZOD = "zod@3";
 const SUCRASE = "sucrase@3";
 
-class WrongInput extends Error {}
+class WrongInput extends Error {
+  constructor(message, reason = null) {
+    super(message);
+    this.reason = reason;
+  }
+}
 
 class MissingPackage extends Error {}
 
@@ -73,9 +79,10 @@ async function generate(workflow, input) {
     throw new WrongInput(`${["input", ...issue.path].join(".")}: ${issue.message}`);
   }
   try {
-    return { workflow: await workflow.generateWorkflow(parsed.data) };
+    return { workflow: await workflow.generateWorkflow(parsed.data), input: parsed.data };
   } catch (error) {
-    throw new WrongInput(`the workflow cannot be made: ${error?.message ?? error}`);
+    const reason = String(error?.message ?? error);
+    throw new WrongInput(`the workflow cannot be made: ${reason}`, reason);
   }
 }
 
@@ -142,7 +149,8 @@ async function answer({ command, file, input, context }) {
   } catch (error) {
     const missing = missingPackage(error);
     if (missing) return { missing };
-    return { error: error instanceof WrongInput ? error.message : String(error?.message ?? error), is_input: error instanceof WrongInput };
+    if (error instanceof WrongInput) return { error: error.message, is_input: true, reason: error.reason };
+    return { error: String(error?.message ?? error), is_input: false };
   }
 }
 

@@ -2,7 +2,8 @@
 server.
 
 Reads `{"command": "describe" | "generate", "file": path, "input": object}` from stdin. Writes one JSON object
-to stdout: the description or the workflow, or `{"error": sentence, "is_input": bool}`.
+to stdout: the description, or `{"workflow": object, "input": the values with defaults}`, or
+`{"error": sentence, "is_input": bool}`, with `reason` if the values fit and the workflow cannot be made.
 """
 
 import importlib.util
@@ -50,13 +51,17 @@ def generate(module: ModuleType, values: object) -> dict[str, Any]:
     except ValueError as error:
         raise WrongInput(_sentence(error)) from error
     try:
-        return {"workflow": module.generate(request)}
+        return {"workflow": module.generate(request), "input": request.model_dump(mode="json")}
     except Exception as error:
-        raise WrongInput(f"the workflow cannot be made: {error}") from error
+        raise WrongInput(f"the workflow cannot be made: {error}", reason=str(error)) from error
 
 
 class WrongInput(Exception):
-    """The values do not fit."""
+    """The values do not fit; or, with a reason, no workflow can be made from them."""
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def _sentence(error: ValueError) -> str:
@@ -72,7 +77,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         module = load(asked["file"])
         return describe(module) if asked["command"] == "describe" else generate(module, asked["input"])
     except WrongInput as error:
-        return {"error": str(error), "is_input": True}
+        return {"error": str(error), "is_input": True, "reason": error.reason}
     except Unusable as error:
         return {"error": str(error), "is_input": False}
     except Exception as error:  # noqa: BLE001 - whatever the file raises is the answer

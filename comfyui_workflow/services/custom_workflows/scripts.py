@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,22 @@ class RequirementMissing(CustomWorkflowBroken):
     """Node.js or an npm package is missing: the file can be used, unchanged, as soon as it is installed."""
 
 
+class WorkflowNotMade(InvalidRequest):
+    """The values fit, and the file makes no workflow from them. `reason` is the error of the file."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    workflow: Any
+    """In either format, not checked."""
+    values: Json
+    """The values of the request, with the defaults of the file."""
+
+
 class Scripts:
     """See the module. Thread-safe."""
 
@@ -54,12 +71,12 @@ class Scripts:
         Raises: CustomWorkflowBroken, ServerBusy."""
         return self._call(path, {"command": "describe", "context": context})
 
-    def generate(self, path: Path, values: Mapping[str, Any], context: Mapping[str, Any]) -> Any:
-        """Returns the workflow that a file makes from these values, in either format.
+    def generate(self, path: Path, values: Mapping[str, Any], context: Mapping[str, Any]) -> Generated:
+        """Returns the workflow that a file makes from these values.
 
-        Raises: InvalidRequest if the values do not fit; CustomWorkflowBroken, ServerBusy."""
-        asked = {"command": "generate", "input": values, "context": context}
-        return self._call(path, asked).get("workflow")
+        Raises: InvalidRequest if the values do not fit; WorkflowNotMade, CustomWorkflowBroken, ServerBusy."""
+        made = self._call(path, {"command": "generate", "input": values, "context": context})
+        return Generated(workflow=made.get("workflow"), values=dict(as_object(made.get("input"))))
 
     def _call(self, path: Path, asked: Mapping[str, Any]) -> Json:
         given = self._run(path, json.dumps({**asked, "file": str(path)}).encode())
@@ -73,6 +90,8 @@ class Scripts:
         error = given.get("error")
         if error is None:
             return given
+        if isinstance(given.get("reason"), str):
+            raise WorkflowNotMade(str(error), given["reason"])
         if given.get("is_input"):
             raise InvalidRequest(str(error))
         raise CustomWorkflowBroken(f"{path.name}: {error}")

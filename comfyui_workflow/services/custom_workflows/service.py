@@ -64,7 +64,9 @@ class CustomOrder:
     workflow: Workflow
     inputs: Json
     files: tuple[str, ...]
-    """Paths on the server that the request named."""
+    """Values of parameters that are files, as the request named them."""
+    values: Json
+    """The values of the request, with defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,16 +111,17 @@ class CustomWorkflows:
         """Makes the workflow of a request.
 
         Raises: CustomWorkflowNotFound; CustomWorkflowBroken if the file cannot be used; InvalidRequest if the
-        values do not fit; ServerBusy."""
+        values do not fit, WorkflowNotMade if no workflow can be made from them; ServerBusy."""
         path = self._path(name)
         if path.suffix in SCRIPT_SUFFIXES:
             made = self._scripts.generate(path, values, self._context())
-            return CustomOrder(workflow=_workflow_of(path, made), inputs={}, files=())
+            workflow = _workflow_of(path, made.workflow)
+            return CustomOrder(workflow=workflow, inputs={}, files=(), values=made.values)
         known = self._read(name, path)
         if known.declared is None:
             raise CustomWorkflowBroken(known.description.trouble or f"{path.name} cannot be used")
-        bound = known.declared.bind(values)
-        return CustomOrder(workflow=known.declared.workflow, inputs=bound.inputs, files=bound.files)
+        workflow, bound = known.declared.workflow, known.declared.bind(values)
+        return CustomOrder(workflow=workflow, inputs=bound.inputs, files=bound.files, values=bound.values)
 
     def _path(self, name: str) -> Path:
         found = dict(self._files())

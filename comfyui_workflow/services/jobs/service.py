@@ -44,6 +44,8 @@ _JOB_REBUILT = (
     "The job was rebuilt from its run. Its webhook, its own bucket and images from the web that were still "
     "missing are lost with the record: ask for its status instead of waiting for the webhook"
 )
+RECENT = timedelta(minutes=10)
+"""Time for which events of a finished prompt may still arrive."""
 AGAIN_AFTER = timedelta(seconds=5)
 """Delay before a retry when the local disk did not accept a record."""
 
@@ -187,6 +189,18 @@ class JobService:
         found = (job for job in self._store.all() if job.presenter == presenter)
         named = [job for job in found if client_id in (job.client_id, job.job_id)]
         return sorted(self._views(named), key=lambda view: view.job.created_at, reverse=True)
+
+    def client_id_of_prompt(self, prompt_id: str, presenter: str) -> str | None:
+        """Returns the id that a client gave to a prompt of ComfyUI, if it is of an unfinished or a recent job
+        of this API."""
+        since = now() - RECENT
+        jobs = [
+            job
+            for job in self._store.all()
+            if job.presenter == presenter and (job.final is None or job.created_at > since)
+        ]
+        found = (view.job.client_id for view in self._views(jobs) if view.run.prompt_id == prompt_id)
+        return next(found, None)
 
     def unfinished_count(self, presenter: str) -> int:
         """Returns the number of jobs of an API that are not final."""
