@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.integration.siege import SIEGE, besiege
 
-MOST_MEMORY_MB = 400
+MOST_MEMORY_MB = 300
 
 
 def test_hostile_instances_harm_nobody_but_themselves(tmp_path: Path) -> None:
