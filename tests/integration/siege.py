@@ -23,7 +23,7 @@ from tests.sandbox_process import SandboxProcess
 from tests.server_process import FINISHED, Json, ServerProcess
 from tests.sshd import Sshd
 
-DRIP_LIMIT_S = 5.0
+DRIP_LIMIT_S = 10.0
 ANY_LIMIT = "ComfyUI on the instance "
 
 

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.integration.siege import SIEGE, besiege
 
 MOST_MEMORY_MB = 300
 
 
+@pytest.mark.timeout(300)
 def test_hostile_instances_harm_nobody_but_themselves(tmp_path: Path) -> None:
     measured = besiege(tmp_path, healthy_runs=3)
     assert [run["status"] for run in measured.healthy] == ["completed"] * 3
