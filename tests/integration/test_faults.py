@@ -414,7 +414,7 @@ def test_a_dead_worker_is_noticed_by_its_log_and_the_next_run_fails_at_once(
     make_server: MakeServer, sandbox: SandboxProcess
 ) -> None:
     """The prompt that kills it is somebody else's; ours waits behind it."""
-    server = make_server()
+    server = make_server(stall_limit_s=2)
     deadly = painted(60)
     deadly["3"]["inputs"]["not_in_the_schema"] = ["99", 0]
     requests.post(f"{sandbox.comfyui_url}/prompt", json={"prompt": deadly}, timeout=10)
