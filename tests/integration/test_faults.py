@@ -56,7 +56,7 @@ def test_a_damaged_record_leads_to_no_second_execution(
 ) -> None:
     """The server is killed, and a file of the run's record damaged."""
     instance = SandboxSSHInstance(sandbox)
-    server = make_server()
+    server = make_server(in_doubt_s=1)
     server.execute(instance.ssh_string, painted(7))
     run = server.execute(instance.ssh_string, slow(2, steps=5), inputs={"1.color": 3})
     if phase != "waiting":
