@@ -231,7 +231,8 @@ class Settings(BaseSettings):
         3600,
         ge=0,
         description="How long a prompt may run without progress before its ComfyUI counts as broken, in "
-        "seconds. 0: no limit.",
+        "seconds. 0: no limit. The log of ComfyUI is read for the reason after 10 seconds, or half of a "
+        "shorter limit.",
     )
     in_doubt_s: float = Field(
         10,

@@ -30,7 +30,7 @@ processes.is_forking = True
 
 def pytest_xdist_auto_num_workers() -> int:
     """Most tests wait for another process most of the time."""
-    return 2 * (os.cpu_count() or 1)
+    return 3 * (os.cpu_count() or 1)
 
 
 def pytest_collection_finish() -> None:

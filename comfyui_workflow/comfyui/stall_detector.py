@@ -13,6 +13,7 @@ from comfyui_workflow.comfyui.tracebacks import worker_death
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken
 
 LOOK_AT_LOG_AFTER_S = 10.0
+"""Or after half of a shorter limit: the log tells the reason, the limit only that there is one."""
 ADVICE = "Restart ComfyUI on the instance"
 
 
@@ -25,19 +26,19 @@ class StallDetector:
         self._client = client
         self._limit_s = limit_s
         self._clock = clock
-        self._quiet_since_s = clock()
-        self._next_log_check_s = clock() + LOOK_AT_LOG_AFTER_S
+        self._log_after_s = min(LOOK_AT_LOG_AFTER_S, limit_s / 2) if limit_s else LOOK_AT_LOG_AFTER_S
+        self.record_progress()
 
     def record_progress(self) -> None:
         """To be called when something happened to the prompt."""
         self._quiet_since_s = self._clock()
-        self._next_log_check_s = self._clock() + LOOK_AT_LOG_AFTER_S
+        self._next_log_check_s = self._clock() + self._log_after_s
 
     def check(self, *, is_running: bool) -> None:
         """To be called whenever the queue still has the prompt. Raises: InstanceBroken."""
         quiet_s = self._clock() - self._quiet_since_s
         if self._clock() >= self._next_log_check_s:
-            self._next_log_check_s = self._clock() + max(LOOK_AT_LOG_AFTER_S, quiet_s)
+            self._next_log_check_s = self._clock() + max(self._log_after_s, quiet_s)
             self._check_log()
         if is_running and 0 < self._limit_s <= quiet_s:
             raise InstanceBroken(

@@ -48,6 +48,19 @@ def test_a_dead_worker_is_known_soon_by_its_log() -> None:
         stall.check(is_running=False)
 
 
+def test_a_short_limit_looks_at_the_log_before_it_is_over() -> None:
+    """Else it would only say that the worker seems to be dead."""
+    clock, log = [0.0], Log(TRACE)
+    stall = watch(log, clock, limit_s=4)
+    stall.record_progress()
+    clock[0] = 1.9
+    stall.check(is_running=True)
+    assert log.times_asked == 0
+    clock[0] = 2.1
+    with pytest.raises(InstanceBroken, match="Node 99 not found"):
+        stall.check(is_running=True)
+
+
 def test_without_a_trace_silence_tells_and_any_sign_of_life_counts() -> None:
     clock = [0.0]
     for log in (Log(""), Log(None)):

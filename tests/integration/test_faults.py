@@ -56,7 +56,7 @@ def test_a_damaged_record_leads_to_no_second_execution(
 ) -> None:
     """The server is killed, and a file of the run's record damaged."""
     instance = SandboxSSHInstance(sandbox)
-    server = make_server()
+    server = make_server(in_doubt_s=1)
     server.execute(instance.ssh_string, painted(7))
     run = server.execute(instance.ssh_string, slow(2, steps=5), inputs={"1.color": 3})
     if phase != "waiting":
@@ -414,7 +414,7 @@ def test_a_dead_worker_is_noticed_by_its_log_and_the_next_run_fails_at_once(
     make_server: MakeServer, sandbox: SandboxProcess
 ) -> None:
     """The prompt that kills it is somebody else's; ours waits behind it."""
-    server = make_server()
+    server = make_server(stall_limit_s=2)
     deadly = painted(60)
     deadly["3"]["inputs"]["not_in_the_schema"] = ["99", 0]
     requests.post(f"{sandbox.comfyui_url}/prompt", json={"prompt": deadly}, timeout=10)
