@@ -258,8 +258,11 @@ class PartService:
         if order is not None and order.collects is not None and self._gathering is not None:
             self._gather(run, done, self._gathering)
             return
-        placement = next((part.placement for part in done if part.placement is not None), None)
-        known = PartsCompleted(outputs=_outputs_of(done), placement=placement)
+        placements = (part.placement for part in done if part.placement is not None)
+        known = PartsCompleted(
+            outputs=_outputs_of(done),
+            placement=next(placements, None) if run.request.upload is not None else None,
+        )
         run = self._journal.record(run.run_id, known)
         if run.is_uploading:
             self._executor.start(run.run_id)
