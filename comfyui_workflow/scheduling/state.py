@@ -472,7 +472,11 @@ class SchedulerState:
     def _end_unrunnable(self, at: datetime) -> None:
         """Ends runs for `any` if every instance with the tag has refused them, or if none was ready for too
         long."""
-        for head, target in self._heads_for_any():
+        heads = list(self._heads_for_any())
+        waiting = {target for _, target in heads}
+        for target in [each for each in self._none_ready_since if each.parent_id and each not in waiting]:
+            del self._none_ready_since[target]
+        for head, target in heads:
             allowed = self._capacity.allowed(target)
             is_refused = allowed and {each.id for each in allowed} <= head.refused_by
             is_too_late = self._is_patience_over(target, at)

@@ -156,11 +156,9 @@ class PartService:
 
     def _on_parent_finished(self, run: Run) -> None:
         """A batch ends waiting runs directly: then the parts end too."""
-        for state in run.current_parts:
-            part = self._store.get(state.run_id)
-            if part is not None and not part.is_finished:
-                with suppress(RunConflict):
-                    self._service.cancel(part.run_id, run.error_message)
+        for part in run.current_parts:
+            if not part.status.is_finished:
+                self._cancel(part, run.error_message)
         if self._gathering is not None and run.status is not RunStatus.FAILED:
             self._gathering.forget(run)
 
@@ -209,6 +207,8 @@ class PartService:
         part = PartState(run_id=self._service.new_part_id(), number=number)
         self._journal.record(run.run_id, PartAdded(part=part))
         self._service.add_part(run, part, without)
+        if self._journal.get(run.run_id).is_cancel_requested:  # meanwhile
+            self._cancel(part)
 
     def _allowed(self, run: Run, without: tuple[str, ...]) -> Iterator[Instance]:
         """The instances that may take a part of the run."""
@@ -222,8 +222,11 @@ class PartService:
         reason = f"Part {failed.number + 1} of the run has failed"
         for part in run.current_parts:
             if not part.status.is_finished:
-                with suppress(RunConflict, RunNotFound):
-                    self._service.cancel(part.run_id, reason)
+                self._cancel(part, reason)
+
+    def _cancel(self, part: PartState, reason: str | None = None) -> None:
+        with suppress(RunConflict, RunNotFound):  # it has ended meanwhile
+            self._service.cancel(part.run_id, reason)
 
     # all parts have ended
 
@@ -258,8 +261,11 @@ class PartService:
         if order is not None and order.collects is not None and self._gathering is not None:
             self._gather(run, done, self._gathering)
             return
-        placement = next((part.placement for part in done if part.placement is not None), None)
-        known = PartsCompleted(outputs=_outputs_of(done), placement=placement)
+        placements = (part.placement for part in done if part.placement is not None)
+        known = PartsCompleted(
+            outputs=_outputs_of(done),
+            placement=next(placements, None) if run.request.upload is not None else None,
+        )
         run = self._journal.record(run.run_id, known)
         if run.is_uploading:
             self._executor.start(run.run_id)

@@ -38,7 +38,7 @@ export function draw({ run, graph, learnedAt }) {
       el("section.stage", { "data-key": "stage", "aria-label": isOver ? "Results" : "Latest preview" }, stage(run)),
       el("section.nodes", { "data-key": "nodes", "aria-labelledby": "nodes" }, el("h2", { id: "nodes" }, "Nodes"),
         nodeList(run.nodes, isOver))),
-    run.children.length ? partList(run.children) : null,
+    run.children?.length ? partList(run.children) : null,
     isOver ? timeline(run.nodes) : null,
     facts(run),
     graphPart(graph),

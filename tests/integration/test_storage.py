@@ -516,3 +516,24 @@ def test_a_run_that_downloads_does_not_keep_others_from_the_gpu(
     for run in slow_ones:
         assert color_of(open_server.until_finished(run)) == (0, 255, 255)
     assert files.count("GET", "/dir/photo.png") <= 4
+
+
+def test_a_run_in_parts_uploads_the_outputs_of_all_parts_once(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer, s3_url: str
+) -> None:
+    make_bucket(s3_url, "parts")
+    run_id = open_server.execute(
+        sandbox.ssh_string,
+        loaded("photo.png", prefix="shared"),
+        spread=2,
+        input_images=[f"{files.url}/dir/photo.png"],
+        upload="s3://parts/night",
+        comfyui_input_dir=str(sandbox.input_dir),
+    )
+    done = open_server.until_finished(run_id, timeout_s=60)
+    assert done["status"] == "completed", done
+    urls = [output["upload_url"] for output in done["outputs"]]
+    assert [url.rpartition("/")[0] for url in urls] == [
+        f"s3://parts/night/{run_id}/part_{number}" for number in (1, 2)
+    ]
+    assert sorted(keys_in(s3_url, "parts")) == [url.removeprefix("s3://parts/") for url in urls]
