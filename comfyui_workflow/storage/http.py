@@ -30,6 +30,9 @@ _PARTIAL = 206
 _NOT_MODIFIED = 304
 _RANGE_REFUSED = 416
 _TRANSIENT = (408, 425, 429)
+_PERMANENT = (501, 505)
+"""The server cannot do what it is asked for, and will not learn it."""
+_NO_PUT = (405, 501)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +125,9 @@ def send_file(
     except WebError as error:
         raise StorageError(f"{path.name} could not be uploaded: {error}") from error
     if not 200 <= answer.status < 300:
+        advice = ": it does not take files with PUT" if answer.status in _NO_PUT else ""
         raise storage_error(
-            f"{path.name} could not be uploaded: the server answers with status {answer.status}",
+            f"{path.name} could not be uploaded: the server answers with status {answer.status}{advice}",
             answer.status,
         )
 
@@ -156,7 +160,8 @@ def said_by_library(text: object) -> str:
 
 def storage_error(message: str, status: int | None) -> StorageError:
     """Returns the error for an HTTP status: transient or not."""
-    is_transient = status is None or status >= 500 or status in _TRANSIENT
+    is_server_error = status is not None and status >= 500 and status not in _PERMANENT
+    is_transient = status is None or is_server_error or status in _TRANSIENT
     return StorageUnavailable(message) if is_transient else StorageError(message)
 
 

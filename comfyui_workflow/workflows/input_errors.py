@@ -3,7 +3,10 @@
 import re
 from collections.abc import Sequence
 
+from comfyui_workflow.parsing.storage_urls import is_storage_url
 from comfyui_workflow.parsing.untrusted import shown
+
+BY_URL = ". A URL in this place needs --provision for a model, and --input with the same URL for another file"
 
 MOST_CHOICES_SHOWN = 12
 _SEPARATORS = re.compile(r"[,.'\u2019\s]")
@@ -48,7 +51,8 @@ def too_big(name: str, value: object, most: object) -> str:
 
 
 def not_in_list(name: str, value: object, offered: str) -> str:
-    return f'input "{name}" is "{shown(value)}", which this ComfyUI has not got{offered}'
+    advice = BY_URL if isinstance(value, str) and is_storage_url(value) else ""
+    return f'input "{name}" is "{shown(value)}", which this ComfyUI has not got{offered}{advice}'
 
 
 def wrong_link(name: str, details: object) -> str:

@@ -3,10 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from comfyui_workflow.client.server import WorkflowServer
+from tests.browser.workflows import DEMO
+from tests.docs.pages import read_page
 from tests.foreign_client import INSTALLED
 from tests.instance import Instance
 from tests.integration.graphs import loaded, painted
@@ -44,6 +47,31 @@ def test_each_kind_makes_its_picture(
             )
             (output,) = client.wait(started.workflow_id, timeout_s=60).outputs
             assert Image.open(str(output.local_path)).size == (48, 48)
+
+
+def test_the_examples_of_the_documentation_run(
+    make_server: Callable[..., ServerProcess], instance: Instance, tmp_path: Path
+) -> None:
+    """With the workflow of the demo."""
+    directory = tmp_path / "workflows"
+    blocks = read_page("docs/api/custom-workflows.md").blocks
+    (parameters,) = (each.text for each in blocks if '"parameters"' in each.text)
+    (program,) = (each.text for each in blocks if each.info == "python")
+    write(directory, "portrait.json", DEMO.read_text())
+    write(directory, "portrait.parameters.json", parameters)
+    write(directory, "square.py", program)
+    server = make_server(workflow_dir=directory)
+    values: dict[str, dict[str, Any]] = {
+        "portrait": {"prompt": "a lake at dawn", "steps": 1, "size": 512},
+        "square": {"size": 48},
+    }
+    with WorkflowServer(server.url.removesuffix("/comfyui/workflow")) as client:
+        for name, given in values.items():
+            started = client.run_custom(
+                name, input=given, ssh_connection=instance.ssh_string, output_dir=tmp_path / name
+            )
+            (output,) = client.wait(started.workflow_id, timeout_s=60).outputs
+            assert Image.open(str(output.local_path)).size == (given["size"], given["size"])
 
 
 def test_a_local_file_is_uploaded(

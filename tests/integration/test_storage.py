@@ -169,6 +169,18 @@ def test_a_failed_upload_fails_the_run_and_its_retry_needs_no_gpu(
     assert len(keys_in(s3_url, "not-there")) == 1
 
 
+@pytest.mark.parametrize("status", [405, 501])
+def test_a_server_that_takes_no_put_is_not_asked_again(
+    open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer, status: int
+) -> None:
+    files.faults = [status]
+    run_id = open_server.execute(sandbox.ssh_string, painted(), upload=f"{files.url}/renders")
+    failed = open_server.until_finished(run_id)
+    assert failed["error_code"] == "upload_failed"
+    assert f"status {status}: it does not take files with PUT" in failed["error_message"]
+    assert len([each for each in files.asked if each.method == "PUT"]) == 1
+
+
 def test_a_storage_that_is_away_for_a_moment_is_tried_again(
     open_server: ServerProcess, sandbox: SandboxProcess, files: FileServer
 ) -> None:

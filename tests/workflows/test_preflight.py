@@ -14,6 +14,7 @@ import pytest
 
 from comfyui_workflow.comfyui.validation_errors import node_findings
 from comfyui_workflow.workflows.findings import Finding, Severity, errors, warnings
+from comfyui_workflow.workflows.input_errors import BY_URL, not_in_list
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.validation.files import KnownFiles, ReferencedFile, referenced_files
 from comfyui_workflow.workflows.validation.nearest_names import nearest
@@ -431,3 +432,9 @@ def test_the_nearest_names() -> None:
     }
     assert nearest("", ["", "a"]) == [""]
     assert nearest("x", []) == []
+
+
+def test_a_url_that_nothing_downloads_says_what_does() -> None:
+    for url in ("https://example.com/m.safetensors", "s3://b/a.png", "hf://me/repo/m.safetensors"):
+        assert not_in_list("ckpt_name", url, "; it has: a").endswith(f"has not got; it has: a{BY_URL}")
+    assert BY_URL not in not_in_list("ckpt_name", "m.safetensors", "")
