@@ -7,6 +7,7 @@ from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.parsing.fields import is_valid_unicode
+from comfyui_workflow.runs.parts import Partial
 
 LONGEST_TRACE_ID = 128
 
@@ -22,6 +23,8 @@ class QueueRequest:
     delegate_master: bool | None
     """None if the request does not say it: the setting decides."""
     trace_id: str | None
+    partial: Partial
+    """An addition to the plugin, which always keeps what it has."""
 
 
 def read_queue_request(data: object) -> QueueRequest:
@@ -44,6 +47,7 @@ def read_queue_request(data: object) -> QueueRequest:
         worker_ids=worker_ids,
         delegate_master=delegate_master,
         trace_id=_trace_id(data.get("trace_execution_id")),
+        partial=_partial(data.get("partial")),
     )
 
 
@@ -79,3 +83,11 @@ def _trace_id(given: object) -> str | None:
         raise InvalidRequest("trace_execution_id must be a string when provided")
     text = given.strip()[:LONGEST_TRACE_ID]
     return text if text and text.isprintable() else None
+
+
+def _partial(given: object) -> Partial:
+    if given is None:
+        return Partial.MOVE
+    if given not in list(Partial):
+        raise InvalidRequest(f"partial must be one of: {', '.join(Partial)}")
+    return Partial(str(given))

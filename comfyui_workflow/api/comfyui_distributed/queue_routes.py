@@ -11,14 +11,13 @@ from comfyui_workflow.api.comfyui_distributed import schemas
 from comfyui_workflow.api.comfyui_distributed.bodies import body_of_request
 from comfyui_workflow.api.comfyui_distributed.errors import Undecodable
 from comfyui_workflow.api.comfyui_distributed.machines import Machines
-from comfyui_workflow.api.comfyui_distributed.participants import Participants, least_busy, participants_of
+from comfyui_workflow.api.comfyui_distributed.participants import participants_of
 from comfyui_workflow.api.comfyui_distributed.queue_request import QueueRequest, read_queue_request
 from comfyui_workflow.api.operations import Operation
 from comfyui_workflow.api.request import idempotency_key
 from comfyui_workflow.api.run_requests import OrderReader
 from comfyui_workflow.distributed.nodes import DISTRIBUTED_CLASSES, wants_load_balance
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.services.distributed import DistributedOrder, DistributedRun, DistributedService
 from comfyui_workflow.stores.base import DistributedSettingsStore
 from comfyui_workflow.workflows.graph import Graph, check_graph
@@ -60,13 +59,14 @@ class QueueViews:
         """Raises: Undecodable if the prompt is invalid, as the plugin answers; StoreError."""
         graph = _checked(order.prompt)
         found = participants_of(self.machines, order.worker_ids)
-        _check_classes(graph, found.classes.get(found.master.id))
+        if found.master.id in found.answers:
+            _check_classes(graph, found.answers[found.master.id].classes)
         delegates = order.delegate_master
         if delegates is None:
             delegates = self.settings.get().get("settings", {}).get("master_delegate_only") is True
         workers = found.workers
         if wants_load_balance(graph):
-            chosen = self._least_busy(found)
+            chosen = found.least_busy
             delegates, workers = chosen.id != found.master.id, tuple({chosen} - {found.master})
         try:
             return self.distributed.submit(
@@ -76,6 +76,7 @@ class QueueViews:
                     workers=workers,
                     output_dir=self.orders.output_dir(),
                     delegate_master=delegates,
+                    partial=order.partial,
                     installed=found.installed,
                     editor_file=order.workflow if isinstance(order.workflow, dict) else None,
                 ),
@@ -83,11 +84,6 @@ class QueueViews:
             )
         except InvalidRequest as error:
             raise Undecodable(f"Invalid prompt: {error}") from error
-
-    def _least_busy(self, found: Participants) -> Instance:
-        candidates = (found.master, *found.workers)
-        monitors = self.machines.instances.monitors
-        return least_busy(candidates, {each.id: monitors.state(each.id) for each in candidates})
 
 
 def _checked(prompt: Mapping[str, Any]) -> Graph:
@@ -101,11 +97,8 @@ def _checked(prompt: Mapping[str, Any]) -> Graph:
     return prompt
 
 
-def _check_classes(graph: Graph, known: Set[str] | None) -> None:
-    """Raises: Undecodable for a node that the master does not have, in the words of ComfyUI. Nothing is known
-    of a master that does not answer."""
-    if known is None:
-        return
+def _check_classes(graph: Graph, known: Set[str]) -> None:
+    """Raises: Undecodable for a node that the master does not have, in the words of ComfyUI."""
     for node_id, node in graph.items():
         class_type = node["class_type"]
         if class_type not in known and class_type not in DISTRIBUTED_CLASSES:

@@ -24,6 +24,8 @@ class QueueBody(OpenRequestBody):
     """Without an effect."""
     trace_execution_id: str | None = None
     """Is in the log of the server as `[exec:…]`."""
+    partial: str | None = None
+    """`move`, `keep` or `fail`: what follows if a part fails. An addition to the plugin."""
 
 
 class QueueResponse(ResponseBody):

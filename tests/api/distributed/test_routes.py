@@ -301,6 +301,10 @@ def test_an_unknown_route_is_told(api: Api) -> None:
             {"prompt": GRAPH, "enabled_worker_ids": [], "client_id": "c", "trace_execution_id": 1},
             "trace_execution_id must be a string when provided",
         ),
+        (
+            {"prompt": GRAPH, "enabled_worker_ids": [], "client_id": "c", "partial": ["keep"]},
+            "partial must be one of: move, keep, fail",
+        ),
     ],
 )
 def test_the_first_wrong_field_of_an_order_is_told(body: object, error: str) -> None:
