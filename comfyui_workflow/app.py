@@ -644,7 +644,7 @@ def create_instances(base: Foundation, changes: Notifier, preparations: Preparat
 
     def on_change() -> None:
         monitors.reconcile({instance.id: instance for instance in directory.all()})
-        local_ports.follow(ports_wanted(directory))
+        local_ports.set_ports(ports_wanted(directory))
         changes.notify()
 
     directory.listen(on_change)
