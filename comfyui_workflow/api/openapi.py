@@ -23,7 +23,7 @@ def openapi_document(sections: Iterable[Section], version: str) -> Json:
     paths: Json = {}
     for section in listed:
         for operation in section.operations:
-            for rule in operation.rules:
+            for rule in operation.described_rules:
                 entry = _operation(operation, rule, section, schemas)
                 paths.setdefault(path_of(rule), {})[operation.method.lower()] = entry
     return {

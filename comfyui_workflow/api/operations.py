@@ -74,7 +74,8 @@ class Operation:
     is_body_optional: bool = False
     query: type[BaseModel] | None = None
     other_rules: tuple[str, ...] = ()
-    """Rules of the same operation at other paths, with the same variables."""
+    """Rules of the same operation at other paths, with the same variables. The document does not list
+    them."""
     has_bare_rule: bool = False
     """Adds a second rule without all up to the first variable, for which the view gets None."""
 
@@ -83,9 +84,13 @@ class Operation:
         return self.rule.partition(">")[2] if self.has_bare_rule else None
 
     @property
+    def described_rules(self) -> tuple[str, ...]:
+        """The rules in the document."""
+        return (self.rule,) if self.bare_rule is None else (self.rule, self.bare_rule)
+
+    @property
     def rules(self) -> tuple[str, ...]:
-        bare = () if self.bare_rule is None else (self.bare_rule,)
-        return (self.rule, *self.other_rules, *bare)
+        return (*self.described_rules, *self.other_rules)
 
 
 @dataclass(frozen=True, kw_only=True)

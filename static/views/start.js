@@ -216,7 +216,7 @@ function more() {
       deliveryFields(draft.delivery),
       el("label.field", {}, el("span", {}, "Parts"),
         el("input", { type: "number", min: 1, max: 64, value: draft.base.spread ?? 1, "data-do": "chooseParts", "data-on": "input" }),
-        el("span.quiet.small", {}, "Runs on as many instances at once, with seeds one higher on each.")),
+        el("span.quiet.small", {}, "Runs on as many machines at once; each makes its own pictures.")),
       el("label.field", {}, el("span", {}, "Comfy.org API key"),
         el("input", { type: "password", value: draft.apiKey, maxlength: 1024, autocomplete: "off", spellcheck: "false",
           "data-do": "typeApiKey", "data-on": "input" }),

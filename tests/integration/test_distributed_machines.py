@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.integration.test_fleet import until
 from tests.integration.test_local_port import named
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
@@ -71,7 +70,7 @@ def test_at_a_local_port_its_instance_is_the_master(
         with_port = {"name": "second", "ssh_connection": "ssh second.example", "local_port": _free_port()}
         requests.post(instances_url, json=with_port, timeout=30).raise_for_status()
         at_port = f"http://127.0.0.1:{with_port['local_port']}/distributed"
-        until(lambda: requests.get(f"{at_port}/config", timeout=10).status_code == 200)
+        assert requests.get(f"{at_port}/config", timeout=10).status_code == 200
         at_server = server.url.removesuffix("/comfyui/workflow") + "/distributed"
         workers = {
             url: [each["id"] for each in requests.get(f"{url}/config", timeout=10).json()["workers"]]

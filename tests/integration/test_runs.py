@@ -280,7 +280,7 @@ def test_cancel_while_queued_takes_that_prompt_and_no_other(
     for color in (20, 21, 22):
         ids.append(server.execute(instance.ssh_string, painted(color)))
         server.until(ids[-1], lambda p: p["queue_position"] is not None)
-    server.until(ids[1], lambda p: p["phase"] == "queued")
+    server.until(ids[1], lambda p: p["phase"] == "queued" and p["queue_position"] is not None)
     positions = [server.progress(run_id)["queue_position"] for run_id in ids]
     assert positions == [0, 1, 2]
     assert server.post(f"/{ids[1]}/cancel").json()["success"] is True
