@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from comfyui_workflow.api.comfyui_distributed.errors import Undecodable
+from comfyui_workflow.distributed.values import as_integer
 
 MOST_BYTES = 256 * 1024 * 1024
 _SAMPLE_BYTES = 4
@@ -31,7 +32,7 @@ def check_audio(audio: Mapping[str, Any]) -> None:
 
 
 def _check_rate(given: object) -> None:
-    rate = _integer(given)
+    rate = as_integer(given)
     if rate is None:
         raise Undecodable("Field 'audio.sample_rate' must be an integer.")
     if rate <= 0:
@@ -41,19 +42,9 @@ def _check_rate(given: object) -> None:
 def _shape(given: object) -> list[int]:
     if not isinstance(given, list) or len(given) != 3:
         raise Undecodable("Field 'audio.shape' must be a 3-item list [batch, channels, samples].")
-    sizes = [size for size in map(_integer, given) if size is not None]
+    sizes = [size for size in map(as_integer, given) if size is not None]
     if len(sizes) < len(given):
         raise Undecodable("Field 'audio.shape' must contain integers.")
     if sizes[0] <= 0 or sizes[1] <= 0 or sizes[2] < 0:
         raise Undecodable("Field 'audio.shape' must be [batch>0, channels>0, samples>=0].")
     return sizes
-
-
-def _integer(value: object) -> int | None:
-    """Returns a number as Python's `int` reads it, or None."""
-    if not isinstance(value, int | float | str):
-        return None
-    try:
-        return int(value)
-    except (ValueError, OverflowError):
-        return None
