@@ -37,7 +37,8 @@ class Machines:
     def workers(self) -> list[Instance]:
         """Returns all instances but the master."""
         known = self.instances.directory.all()
-        return [each for each in known if not known or each.id != self.master().id]
+        master_id = self.master().id if known else None
+        return [each for each in known if each.id != master_id]
 
     def worker(self, worker_id: str) -> Instance:
         """Raises: Missing."""
