@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.instance import Instance
 from tests.integration.graphs import loaded, node, painted, slow
+from tests.integration.test_fleet import until
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
@@ -268,4 +269,5 @@ def test_what_was_prepared_is_what_is_submitted_however_often(
     written = graph_file.stat().st_mtime_ns
     assert server.until_finished(run_id)["status"] == "completed"
     kept = server.data_dir / "runs" / "finished" / run_id / "graph.json"
+    until(kept.exists)  # the record is moved after the end is told
     assert kept.stat().st_mtime_ns == written
