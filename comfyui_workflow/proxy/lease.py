@@ -245,7 +245,7 @@ class InstanceLease:
             raise InstanceUnreachable(f"The local port of {self.name} is being closed.")
         if self._upstream:
             return self._upstream
-        if self._opening is None:
+        if self._opening is None or self._opening.done():  # it is done shortly before `_opened` is called
             if time.monotonic() < self._failed_until_s:
                 raise InstanceUnreachable(self._failure)
             self._opening = asyncio.create_task(self._open())
@@ -299,7 +299,8 @@ class InstanceLease:
         return True
 
     def _opened(self, opening: asyncio.Task[Upstream]) -> None:
-        self._opening = self._thread = None
+        if self._opening is opening:
+            self._opening = self._thread = None
         if not opening.cancelled():
             opening.exception()  # mark it as retrieved: no request may be waiting
 

@@ -393,6 +393,29 @@ def test_comfyui_is_not_asked_when_no_request_waits(monkeypatch: pytest.MonkeyPa
     assert len(lender.lent) > 1
 
 
+def test_a_request_does_not_share_an_attempt_that_has_just_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "START_PAUSE_S", 0.01)
+    monkeypatch.setattr(lease, "OPEN_TIMEOUT_S", 0.1)
+    lender = Lender("http://127.0.0.1:9", error=NothingListens("Nothing listens on port 8188."))
+
+    async def use() -> None:
+        leased = lease.InstanceLease(partial(lender.borrow, "one"), "primary")
+        with pytest.raises(InstanceUnreachable):
+            async with leased.use():
+                pass
+        assert (attempt := leased._opening) is not None
+        while not attempt.done():
+            await asyncio.sleep(0)
+        assert leased._opening is attempt
+        leased._is_silent = False  # nothing listens at this address, so it must not be asked
+        lender.error = None
+        async with leased.use() as upstream:
+            assert upstream.base_url == "http://127.0.0.1:9"
+        await leased.close()
+
+    asyncio.run(use())
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_comfyui_is_away(setting: Setting, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "START_PAUSE_S", 0.02)
