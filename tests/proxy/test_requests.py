@@ -403,7 +403,8 @@ def test_a_request_does_not_share_an_attempt_that_has_just_ended(monkeypatch: py
         with pytest.raises(InstanceUnreachable):
             async with leased.use():
                 pass
-        assert (attempt := leased._opening) is not None
+        attempt = leased._opening
+        assert attempt is not None
         while not attempt.done():
             await asyncio.sleep(0)
         assert leased._opening is attempt
